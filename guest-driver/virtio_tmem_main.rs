@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+//! virtio_tmem: swap to the host's memory.
+//!
+//! The host offers a virtio device that takes pages, keeps them, gives them back and forgets them.
+//! This module makes a disk of it, `/dev/vtmem0`, for `mkswap` and `swapon`.
+//!
+//! A page's way out: reclaim writes a bio to the disk ([`disk`]). The flush engine lets it through
+//! ([`flush`]), it joins others under the task's plug, and the queue engine puts them into a ring as
+//! one PUT request ([`vq`], [`request`]): a header, the pages' indices, and the pages themselves,
+//! which the host reads where they lie. The answer has a result for each page, and each bio ends
+//! with its own ([`device`]).
+//!
+//! A page's way back: a fault reads a bio; a GET request is sent at once on the get queue of the
+//! same processor, and the task polls for the answer for some microseconds before it sleeps.
+//!
+//! A page's end: swap tells of each freed slot. The flush engine gathers them and sends FLUSH
+//! requests a little later, and sees to it that none of them hits a page that was put since.
+//!
+//! [`virtio`] finds and removes devices, [`control`] speaks on the control and event queues,
+//! [`stats`] counts. `wire.rs` is the device's interface, the same file that the host uses.
+//!
+//! Two things hold everywhere: the module allocates no memory for a request other than the ring's
+//! own indirect table, for which there is a way without; and nothing that the host says is trusted
+//! further than the page it concerns.
+
+use kernel::prelude::*;
+
+mod bio;
+mod control;
+mod device;
+mod disk;
+mod ffi;
+mod flush;
+mod request;
+mod stats;
+mod sync;
+mod virtio;
+mod vq;
+#[allow(dead_code, unreachable_pub)]
+mod wire;
+mod work;
+
+module! {
+    type: Module,
+    name: "virtio_tmem",
+    authors: ["The virtio-tmem developers"],
+    description: "Swap to the host's memory over virtio",
+    license: "GPL",
+    params: {
+        poll_us: u32 {
+            default: 20,
+            description: "For how long a task polls for a page before it sleeps, in microseconds; 0: not at all (default 20)",
+        },
+        size_mib: u64 {
+            default: 0,
+            description: "Size of the disk in MiB, at most the host's grant; 0: the grant (default 0)",
+        },
+        queue_pairs: u16 {
+            default: 0,
+            description: "Most get/put queue pairs of a device; 0: one for each processor (default 0)",
+        },
+        flush_delay_ms: u32 {
+            default: 5,
+            description: "Time from a slot's being freed to the flush of its page, in milliseconds; many freed slots shorten it (default 5)",
+        },
+        synchronous: u8 {
+            default: 0,
+            description: "1: tell swap that the disk is synchronous, which reads large folios back at once but writes one at a time (default 0)",
+        },
+    },
+}
+
+/// The loaded module. Fields are dropped in order: the driver before its workqueue.
+struct Module {
+    _registration: virtio::Registration,
+    _workqueue: work::Workqueue,
+}
+
+impl kernel::Module for Module {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let workqueue = work::Workqueue::new()?;
+        Ok(Self {
+            _registration: virtio::Registration::new(module)?,
+            _workqueue: workqueue,
+        })
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The peer: qemu-storage-daemon's vhost-user-blk export of a RAM-backed file.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tmem_abi::PAGE_SIZE;
+use tmem_frontend::{Connection, DaemonProcess, GuestMemory, Options};
+
+use super::target::{Format, Op, Target};
+use super::{MEMORY, Polling};
+use crate::{Error, Result};
+
+/// VIRTIO_BLK_T_IN and VIRTIO_BLK_T_OUT.
+const TYPES: [u32; 2] = [0, 1];
+/// Bytes of a sector.
+const SECTOR: usize = 512;
+
+/// virtio-blk's requests: 16 bytes of header, data, one byte of status.
+#[derive(Debug)]
+pub(crate) struct Block;
+
+impl Format for Block {
+    const NAME: &'static str = "qemu-storage-daemon";
+    const HEADER: usize = 16;
+    const ANSWER_FIRST: bool = false;
+
+    fn header(&mut self, op: Op, indices: &[u32], header: &mut [u8]) -> usize {
+        let kind = TYPES[usize::from(op == Op::Put)];
+        let sector = u64::from(indices[0]) * (PAGE_SIZE / SECTOR) as u64;
+        header[..4].copy_from_slice(&kind.to_le_bytes());
+        header[4..8].fill(0);
+        header[8..16].copy_from_slice(&sector.to_le_bytes());
+        Self::HEADER
+    }
+
+    fn answer(&self, _pages: usize) -> u32 {
+        1
+    }
+
+    fn failure(&self, answer: &[u8], _pages: usize) -> Option<u8> {
+        (answer[0] != 0).then_some(answer[0])
+    }
+}
+
+/// The peer's process and what it serves.
+#[derive(Debug)]
+pub(crate) struct BlockServer {
+    pub(crate) process: DaemonProcess,
+    socket: PathBuf,
+}
+
+impl BlockServer {
+    /// Starts `program` over a file of `pages` pages in `folder`, which should be a tmpfs.
+    pub(crate) fn start(
+        program: &Path,
+        folder: &Path,
+        pages: u32,
+        polling: Polling,
+        io: &str,
+    ) -> Result<Self> {
+        let file = folder.join("disk");
+        let socket = folder.join(format!("block-{polling:?}.sock"));
+        let make = || -> std::io::Result<()> {
+            std::fs::File::create(&file)?.set_len(u64::from(pages) * PAGE_SIZE as u64)
+        };
+        make().map_err(Error::system("make the peer's file"))?;
+        // A millisecond: far longer than the pauses of a closed loop.
+        let poll = if polling == Polling::On { 1_000_000 } else { 0 };
+        let args = [
+            "--object".to_owned(),
+            format!("iothread,id=worker,poll-max-ns={poll}"),
+            "--blockdev".to_owned(),
+            format!("file,node-name=ram,filename={},aio={io}", file.display()),
+            "--export".to_owned(),
+            format!(
+                "vhost-user-blk,id=disk,node-name=ram,writable=on,iothread=worker,\
+                 addr.type=unix,addr.path={}",
+                socket.display()
+            ),
+        ];
+        let process = DaemonProcess::start(Command::new(program).args(args), &[&socket])
+            .map_err(Error::frontend(Block::NAME))?;
+        Ok(Self { process, socket })
+    }
+
+    /// Connects and makes the target.
+    pub(crate) fn connect(&self) -> Result<Target<Block>> {
+        let fail = Error::frontend(Block::NAME);
+        let memory = GuestMemory::new(MEMORY).map_err(&fail)?;
+        let options = Options {
+            queues_max: 1,
+            ..Options::default()
+        };
+        let connection = Connection::establish(&self.socket, &memory, options).map_err(&fail)?;
+        Target::new(Block, connection, 0, None)
+    }
+}

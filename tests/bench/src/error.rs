@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What can stop a benchmark.
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a benchmark gave no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The in-process front-end failed.
+    #[error("Cannot drive {what}")]
+    Frontend {
+        /// Which server.
+        what: &'static str,
+        /// The front-end's reason.
+        source: tmem_frontend::Error,
+    },
+    /// The system refused something.
+    #[error("Cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The machine has one processor.
+    #[error("The benchmark pins server and client to two processors, and this machine has {found}")]
+    Processors {
+        /// Processors found.
+        found: usize,
+    },
+    /// A request came back with an error.
+    #[error("{what} failed a request with status {status}; its log says why")]
+    Status {
+        /// Which server.
+        what: &'static str,
+        /// The status byte.
+        status: u8,
+    },
+    /// A page came back wrong.
+    #[error("{what} returned other bytes than were put at page {index}")]
+    Mismatch {
+        /// Which server.
+        what: &'static str,
+        /// The page.
+        index: u32,
+    },
+}
+
+impl Error {
+    /// For `map_err` of a system call that tried `what`.
+    pub(crate) fn system<E: Into<std::io::Error>>(what: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self::System {
+            what,
+            source: source.into(),
+        }
+    }
+
+    /// For `map_err` of a front-end call for server `what`.
+    pub(crate) fn frontend(what: &'static str) -> impl Fn(tmem_frontend::Error) -> Self {
+        move |source| Self::Frontend { what, source }
+    }
+}
+
+impl From<rustix::io::Errno> for Error {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::System {
+            what: "use the processors",
+            source: errno.into(),
+        }
+    }
+}

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The VMM's part: one vhost-user connection, message by message.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use tmem_abi::Config;
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
+};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VringConfigData};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::plan::{self, Options, Step, Style};
+use crate::watchdog::Watchdog;
+use crate::{DriverRing, Error, GuestMemory, Queue, Result, RingLayout};
+
+/// VIRTIO_RING_F_INDIRECT_DESC.
+const INDIRECT_DESC: u64 = 1 << 28;
+/// VIRTIO_RING_F_EVENT_IDX.
+const EVENT_IDX: u64 = 1 << 29;
+/// VHOST_USER_F_PROTOCOL_FEATURES.
+const PROTOCOL_FEATURES: u64 = 1 << 30;
+/// VIRTIO_F_VERSION_1.
+const VERSION_1: u64 = 1 << 32;
+/// The most queues that a connection may have before the device says how many there are.
+const QUEUES_MAX: u64 = 256;
+
+/// What the connection keeps of a ring whose driver half may be on another thread.
+#[derive(Debug)]
+struct Ring {
+    layout: RingLayout,
+    kick: EventFd,
+    call: Option<EventFd>,
+    error: EventFd,
+    base: u16,
+}
+
+/// A connection to the device, and the rings that were set up over it.
+pub struct Connection {
+    frontend: Frontend,
+    stream: UnixStream,
+    watchdog: Watchdog,
+    memory: Arc<GuestMemory>,
+    options: Options,
+    offered: u64,
+    accepted: u64,
+    protocol: VhostUserProtocolFeatures,
+    config: Config,
+    rings: Vec<Ring>,
+    queues: Vec<Option<Queue>>,
+    todo: VecDeque<Step>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("options", &self.options)
+            .field("accepted", &self.accepted)
+            .field("rings", &self.rings.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects, and sends nothing yet.
+    pub fn open(socket: &Path, memory: &Arc<GuestMemory>, options: Options) -> Result<Self> {
+        let fail = |source| Error::Connect {
+            path: socket.to_path_buf(),
+            source,
+        };
+        let stream = UnixStream::connect(socket).map_err(fail)?;
+        let watched = stream.try_clone().map_err(fail)?;
+        let raw = stream.try_clone().map_err(fail)?;
+        Ok(Self {
+            frontend: Frontend::from_stream(stream, QUEUES_MAX),
+            stream: raw,
+            watchdog: Watchdog::new(watched),
+            memory: Arc::clone(memory),
+            options,
+            offered: 0,
+            accepted: 0,
+            protocol: VhostUserProtocolFeatures::empty(),
+            config: Config::default(),
+            rings: Vec::new(),
+            queues: Vec::new(),
+            todo: plan::greeting(options.style).into(),
+        })
+    }
+
+    /// Connects and takes every step up to running rings.
+    pub fn establish(socket: &Path, memory: &Arc<GuestMemory>, options: Options) -> Result<Self> {
+        let mut connection = Self::open(socket, memory, options)?;
+        while connection.advance()?.is_some() {}
+        Ok(connection)
+    }
+
+    /// Connects for a guest whose rings already exist, as a VMM does after the device's socket
+    /// broke: the rings go on from `bases`, one available index a ring.
+    pub fn reestablish(socket: &Path, lost: Self, bases: impl Fn(u16) -> u16) -> Result<Self> {
+        let Self {
+            memory,
+            options,
+            mut rings,
+            queues,
+            ..
+        } = lost;
+        let mut connection = Self::open(socket, &memory, options)?;
+        for (index, ring) in (0..).zip(&mut rings) {
+            ring.base = bases(index);
+        }
+        connection.rings = rings;
+        connection.queues = queues;
+        while connection.advance()?.is_some() {}
+        Ok(connection)
+    }
+
+    /// Takes the next step of the order that [`Options::style`] names; `None` once the rings run.
+    pub fn advance(&mut self) -> Result<Option<Step>> {
+        let Some(step) = self.todo.pop_front() else {
+            return Ok(None);
+        };
+        self.step(step)?;
+        if step == Step::GetQueueNum {
+            self.todo
+                .extend(plan::start(self.options, self.queue_count()));
+        }
+        Ok(Some(step))
+    }
+
+    /// The step that [`Self::advance`] would take.
+    #[must_use]
+    pub fn next_step(&self) -> Option<Step> {
+        self.todo.front().copied()
+    }
+
+    /// Takes one step, whatever came before.
+    pub fn step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::SetOwner => self.send(step, |frontend| frontend.set_owner()),
+            Step::GetFeatures => {
+                self.offered = self.send(step, |frontend| frontend.get_features())?;
+                Ok(())
+            }
+            Step::SetFeatures => self.set_features(),
+            Step::GetProtocolFeatures => {
+                let offered = self.send(step, |frontend| frontend.get_protocol_features())?;
+                self.protocol = choose_protocol_features(offered)?;
+                Ok(())
+            }
+            Step::SetProtocolFeatures => self.set_protocol_features(),
+            Step::GetQueueNum => {
+                let count = self.send(step, |frontend| frontend.get_queue_num())?;
+                let count = u16::try_from(count).unwrap_or(u16::MAX);
+                self.make_queues(count.min(self.options.queues_max))
+            }
+            Step::GetConfig => self.read_config(),
+            Step::SetMemTable => {
+                let regions = self.memory.regions();
+                self.send(step, |frontend| frontend.set_mem_table(&regions))
+                    .map(drop)
+            }
+            Step::VringNum(queue) => {
+                let size = self.options.queue_size;
+                self.send(step, |frontend| frontend.set_vring_num(queue.into(), size))
+            }
+            Step::VringAddr(queue) => {
+                let data = self.ring_addresses(queue)?;
+                self.send(step, |frontend| {
+                    frontend.set_vring_addr(queue.into(), &data)
+                })
+            }
+            Step::VringBase(queue) => {
+                let base = self.rings[usize::from(queue)].base;
+                self.send(step, |frontend| frontend.set_vring_base(queue.into(), base))
+            }
+            Step::VringKick(queue) | Step::VringCall(queue) | Step::VringErr(queue) => {
+                self.set_descriptor(step, queue)
+            }
+            Step::VringEnable(queue) => self.enable(queue, true),
+        }
+    }
+
+    /// Sends one message under the watchdog's eye.
+    fn send<T>(
+        &mut self,
+        what: impl fmt::Display,
+        message: impl FnOnce(&mut Frontend) -> vhost::Result<T>,
+    ) -> Result<T> {
+        let frontend = &mut self.frontend;
+        self.watchdog
+            .watch(|| message(frontend))
+            .map_err(|source| Error::Message {
+                step: what.to_string(),
+                source,
+            })
+    }
+
+    fn set_features(&mut self) -> Result<()> {
+        let mut wanted = VERSION_1 | PROTOCOL_FEATURES;
+        if self.options.event_idx {
+            wanted |= EVENT_IDX;
+        }
+        if self.options.indirect {
+            wanted |= INDIRECT_DESC;
+        }
+        let missing = wanted & !self.offered;
+        if missing != 0 {
+            return Err(Error::NotOffered {
+                what: "VERSION_1, EVENT_IDX, INDIRECT_DESC or vhost-user's own bit",
+            });
+        }
+        self.send(Step::SetFeatures, |frontend| frontend.set_features(wanted))?;
+        self.accepted = wanted;
+        Ok(())
+    }
+
+    fn set_protocol_features(&mut self) -> Result<()> {
+        let chosen = self.protocol;
+        self.send(Step::SetProtocolFeatures, |frontend| {
+            frontend.set_protocol_features(chosen)
+        })?;
+        if self.options.style == Style::CloudHypervisor {
+            self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        Ok(())
+    }
+
+    fn set_descriptor(&mut self, step: Step, queue: u16) -> Result<()> {
+        let ring = &self.rings[usize::from(queue)];
+        let (frontend, index) = (&self.frontend, usize::from(queue));
+        self.watchdog
+            .watch(|| match step {
+                Step::VringKick(_) => frontend.set_vring_kick(index, &ring.kick),
+                Step::VringErr(_) => frontend.set_vring_err(index, &ring.error),
+                _ => match &ring.call {
+                    Some(call) => frontend.set_vring_call(index, call),
+                    None => Ok(()),
+                },
+            })
+            .map_err(|source| Error::Message {
+                step: step.to_string(),
+                source,
+            })
+    }
+
+    /// Makes the driver's half of `count` queues, unless they exist from an earlier connection.
+    fn make_queues(&mut self, count: u16) -> Result<()> {
+        if !self.rings.is_empty() {
+            return Ok(());
+        }
+        for index in 0..count {
+            self.add_queue(index)?;
+        }
+        Ok(())
+    }
+
+    fn add_queue(&mut self, index: u16) -> Result<()> {
+        let ring = DriverRing::new(
+            &self.memory,
+            self.options.queue_size,
+            self.options.event_idx,
+        )?;
+        let layout = ring.layout();
+        let queue = Queue::new(index, ring, self.options.call)?;
+        let share = |event: &EventFd| event.try_clone().map_err(Error::Event);
+        self.rings.push(Ring {
+            layout,
+            kick: share(queue.kick_fd())?,
+            call: queue.call_fd().map(share).transpose()?,
+            error: EventFd::new(EFD_NONBLOCK).map_err(Error::Event)?,
+            base: 0,
+        });
+        self.queues.push(Some(queue));
+        Ok(())
+    }
+
+    /// Throws all rings away and lays out new ones at index 0, as a guest does after a reset.
+    pub fn renew_queues(&mut self) -> Result<()> {
+        let count = u16::try_from(self.rings.len()).expect("at most 256");
+        self.rings.clear();
+        self.queues.clear();
+        self.make_queues(count)
+    }
+
+    /// Starts rings that were stopped or made anew: features, memory, rings, enabling.
+    pub fn start_all(&mut self) -> Result<()> {
+        let mut plan = plan::start(self.options, self.queue_count());
+        // The owner and the configuration belong to the connection, not to a start.
+        plan.retain(|step| !matches!(step, Step::SetOwner | Step::GetConfig));
+        plan.into_iter().try_for_each(|step| self.step(step))
+    }
+
+    fn ring_addresses(&self, queue: u16) -> Result<VringConfigData> {
+        let layout = self.rings[usize::from(queue)].layout;
+        Ok(VringConfigData {
+            queue_max_size: layout.size,
+            queue_size: layout.size,
+            flags: 0,
+            desc_table_addr: self.memory.host_address(layout.descriptors)?,
+            used_ring_addr: self.memory.host_address(layout.used)?,
+            avail_ring_addr: self.memory.host_address(layout.available)?,
+            log_addr: None,
+        })
+    }
+
+    /// Sends SET_VRING_ADDR with any addresses, given as the VMM's own.
+    pub fn raw_ring_addresses(
+        &mut self,
+        queue: u16,
+        descriptors: u64,
+        available: u64,
+        used: u64,
+    ) -> Result<()> {
+        let mut data = self.ring_addresses(queue)?;
+        data.desc_table_addr = descriptors;
+        data.avail_ring_addr = available;
+        data.used_ring_addr = used;
+        self.send("SET_VRING_ADDR", |frontend| {
+            frontend.set_vring_addr(queue.into(), &data)
+        })
+    }
+
+    fn read_config(&mut self) -> Result<()> {
+        let mut bytes = [0; Config::SIZE];
+        match self.options.style {
+            Style::Qemu => self.get_config(0, &mut bytes)?,
+            Style::CloudHypervisor => {
+                for (_, offset, size) in Config::LAYOUT {
+                    let field = &mut bytes[*offset..offset + size];
+                    self.get_config(u32::try_from(*offset).expect("below 64"), field)?;
+                }
+            }
+        }
+        self.config = Config::from_bytes(&bytes);
+        Ok(())
+    }
+
+    /// Reads the configuration space at `offset` until `into` is full.
+    pub fn get_config(&mut self, offset: u32, into: &mut [u8]) -> Result<()> {
+        let size = u32::try_from(into.len()).expect("a short read");
+        let flags = VhostUserConfigFlags::empty();
+        let room = vec![0; into.len()];
+        let (_, bytes) = self.send("GET_CONFIG", |frontend| {
+            frontend.get_config(offset, size, flags, &room)
+        })?;
+        into.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    /// Enables or disables a ring.
+    pub fn enable(&mut self, queue: u16, enable: bool) -> Result<()> {
+        self.send(Step::VringEnable(queue), |frontend| {
+            frontend.set_vring_enable(queue.into(), enable)
+        })
+    }
+
+    /// Stops a ring (GET_VRING_BASE) and remembers where it stands. The device must have finished
+    /// what it took from the ring.
+    pub fn stop_ring(&mut self, queue: u16) -> Result<u16> {
+        let base = self.send("GET_VRING_BASE", |frontend| {
+            frontend.get_vring_base(queue.into())
+        })?;
+        let base = u16::try_from(base & 0xffff).expect("masked");
+        self.rings[usize::from(queue)].base = base;
+        Ok(base)
+    }
+
+    /// Starts a stopped ring where it stood, and enables it.
+    pub fn start_ring(&mut self, queue: u16) -> Result<()> {
+        plan::ring(self.options, queue)
+            .into_iter()
+            .try_for_each(|step| self.step(step))?;
+        self.enable(queue, true)
+    }
+
+    /// Sends RESET_DEVICE.
+    pub fn reset_device(&mut self) -> Result<()> {
+        self.send("RESET_DEVICE", |frontend| frontend.reset_device())
+    }
+
+    /// Sends SET_MEM_TABLE with another view of guest memory.
+    pub fn set_memory(&mut self, memory: &GuestMemory) -> Result<()> {
+        let regions = memory.regions();
+        self.send(Step::SetMemTable, |frontend| {
+            frontend.set_mem_table(&regions)
+        })
+        .map(drop)
+    }
+
+    /// Writes bytes to the socket as they are.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).map_err(Error::Raw)
+    }
+
+    /// The configuration space, once GetConfig was taken.
+    #[must_use]
+    pub const fn config(&self) -> Config {
+        self.config
+    }
+
+    /// Feature bits that the device offered.
+    #[must_use]
+    pub const fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// What the connection was opened with.
+    #[must_use]
+    pub const fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Guest memory.
+    #[must_use]
+    pub const fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Number of rings that were set up.
+    #[must_use]
+    pub fn queue_count(&self) -> u16 {
+        u16::try_from(self.rings.len()).expect("at most 256")
+    }
+
+    /// Hands the driver's half of a queue out; `None` when it is out already or does not exist.
+    pub fn take_queue(&mut self, index: u16) -> Option<Queue> {
+        self.queues
+            .get_mut(usize::from(index))
+            .and_then(Option::take)
+    }
+}
+
+fn choose_protocol_features(
+    offered: VhostUserProtocolFeatures,
+) -> Result<VhostUserProtocolFeatures> {
+    let needed = VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::CONFIG
+        | VhostUserProtocolFeatures::REPLY_ACK;
+    if !offered.contains(needed) {
+        return Err(Error::NotOffered {
+            what: "protocol features MQ, CONFIG and REPLY_ACK",
+        });
+    }
+    let optional =
+        VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS | VhostUserProtocolFeatures::RESET_DEVICE;
+    Ok(needed | (offered & optional))
+}

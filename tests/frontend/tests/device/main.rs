@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The device as a guest meets it: the real daemon as a process, driven over its socket.
+//!
+//! Each test starts a daemon of its own. When the test is over the daemon must still run, end by
+//! SIGTERM with code 0, and have logged no panic.
+
+mod depth;
+mod guest;
+mod host;
+mod independent;
+mod lifecycle;
+mod malformed;
+mod negotiate;
+mod oracle;
+mod pages;
+mod semantics;
+mod vanish;

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Random requests, many in flight and finished in any order, against a model with every byte.
+//!
+//! The model keeps for each page what it may be. Requests that touch a page in flight are not
+//! sent, except that puts and flushes of one page may overlap: their tickets say who wins. The
+//! queues are worked on in random turns, and now and then the guest disconnects and comes back.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tmem_abi::{PAGE_SIZE, flag, op, result, status};
+use tmem_frontend::{
+    Completion, Driver, Options, Random, Request, Shape, Style, Wait, page_content, pages_at, seed,
+};
+
+use crate::guest::{EPOCH, Guest, POOL, POOL_PAGES, check_get, check_put};
+use crate::host::{Host, Settings};
+
+/// Indices that the requests fall on; few, so that they meet.
+const INDICES: u32 = 300;
+/// Pages that the guest may hold: fewer than indices, so that some puts are refused.
+const GRANT: u64 = 200;
+/// Requests in flight at one time.
+const DEPTH: usize = 24;
+/// Pages of the largest request.
+const PAGES: u32 = 8;
+/// Requests of a run.
+const STEPS: usize = 6_000;
+
+/// What a request in flight will do, once it is answered.
+#[derive(Debug)]
+enum Pending {
+    Put {
+        indices: Vec<u32>,
+        tags: Vec<u64>,
+        ticket: u64,
+        stage: usize,
+    },
+    Get {
+        indices: Vec<u32>,
+        exclusive: bool,
+        stage: usize,
+    },
+    Flush {
+        indices: Vec<u32>,
+        ticket: u64,
+    },
+}
+
+/// A page that the device holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    tag: u64,
+    ticket: u64,
+}
+
+struct Oracle {
+    random: Random,
+    pages: BTreeMap<u32, Held>,
+    busy: HashMap<u32, usize>,
+    next_tag: u64,
+    pending: HashMap<(usize, bool, u16), Pending>,
+    stages: Vec<usize>,
+    /// Pages delivered, missed, refused, stale, flushed: each must have happened.
+    seen: [u64; 5],
+}
+
+#[test]
+fn random_requests_agree_with_a_plain_model() {
+    let host = Host::start(&Settings {
+        grant_pages: GRANT,
+        ..Settings::default()
+    });
+    let random = Random::new(seed("random_requests_agree_with_a_plain_model"));
+    let mut guest = Guest::join(&host.socket(0), Options::default());
+    let mut oracle = Oracle {
+        random,
+        pages: BTreeMap::new(),
+        busy: HashMap::new(),
+        next_tag: 1,
+        pending: HashMap::new(),
+        stages: (0..DEPTH).collect(),
+        seen: [0; 5],
+    };
+    for step in 0..STEPS {
+        oracle.step(&mut guest);
+        if step % 1500 == 1499 {
+            oracle.drain(&mut guest);
+            oracle.check_everything(&mut guest);
+            guest = oracle.reconnect(guest, &host);
+        }
+    }
+    oracle.drain(&mut guest);
+    oracle.check_everything(&mut guest);
+    println!(
+        "delivered, missed, refused, stale, flushed: {:?}",
+        oracle.seen
+    );
+    assert!(
+        oracle.seen.iter().all(|count| *count > 0),
+        "the run met too little: {:?}",
+        oracle.seen
+    );
+}
+
+impl Oracle {
+    /// Sends something, or takes answers, or both.
+    fn step(&mut self, guest: &mut Guest) {
+        let pair = self.random.below(2) as usize;
+        if !self.stages.is_empty() {
+            match self.random.below(10) {
+                0..4 => self.put(guest, pair),
+                4..8 => self.get(guest, pair),
+                _ => self.flush(guest, pair),
+            }
+        }
+        if self.random.one_in(3) {
+            let pair = guest.driver.pair(pair);
+            pair.put.notify().unwrap();
+            pair.get.notify().unwrap();
+        }
+        if self.stages.is_empty() {
+            self.drain_some(guest);
+        }
+    }
+
+    /// Free indices for a request; what is busy in a way that `shared` forbids is left out.
+    fn choose(&mut self, shared: bool) -> Vec<u32> {
+        let wanted = 1 + self.random.below(PAGES);
+        let mut indices = Vec::new();
+        for _ in 0..wanted {
+            let index = self.random.below(INDICES);
+            let free = shared || !self.busy.contains_key(&index);
+            if free && !indices.contains(&index) {
+                indices.push(index);
+            }
+        }
+        for index in &indices {
+            *self.busy.entry(*index).or_default() += 1;
+        }
+        indices
+    }
+
+    fn shape(&mut self) -> Shape {
+        Shape {
+            indirect: self.random.one_in(2),
+            cut: self.random.below(3) * 20,
+        }
+    }
+
+    fn put(&mut self, guest: &mut Guest, pair: usize) {
+        let indices = self.choose(false);
+        if indices.is_empty() {
+            return;
+        }
+        let stage = self.stages.pop().unwrap();
+        let ticket = guest.driver.ticket();
+        let tags: Vec<u64> = indices.iter().map(|_| self.tag()).collect();
+        let mut data = Vec::new();
+        for (at, tag) in tags.iter().enumerate() {
+            let address = guest.put_page(stage * PAGES as usize + at);
+            guest.memory.write(address, &page_content(*tag)).unwrap();
+            data.push(pages_at(address, 1));
+        }
+        let request = Request::list(op::PUT, POOL, &indices, ticket);
+        let shape = self.shape();
+        let token = guest
+            .driver
+            .pair(pair)
+            .put
+            .submit(&request, &data, shape)
+            .unwrap();
+        let pending = Pending::Put {
+            indices,
+            tags,
+            ticket,
+            stage,
+        };
+        self.pending.insert((pair, true, token), pending);
+    }
+
+    fn tag(&mut self) -> u64 {
+        self.next_tag += 1;
+        self.next_tag
+    }
+
+    fn get(&mut self, guest: &mut Guest, pair: usize) {
+        let indices = self.choose(false);
+        if indices.is_empty() {
+            return;
+        }
+        let stage = self.stages.pop().unwrap();
+        let first = stage * PAGES as usize;
+        let data: Vec<_> = (0..indices.len())
+            .map(|at| pages_at(guest.get_page(first + at), 1))
+            .collect();
+        for (address, _) in &data {
+            guest.memory.write(*address, &[0xa5; PAGE_SIZE]).unwrap();
+        }
+        let exclusive = self.random.one_in(5);
+        let flags = if exclusive { flag::EXCLUSIVE } else { 0 };
+        let request = Request::list(op::GET, POOL, &indices, 0).with_flags(flags);
+        let shape = self.shape();
+        let token = guest
+            .driver
+            .pair(pair)
+            .get
+            .submit(&request, &data, shape)
+            .unwrap();
+        self.pending.insert(
+            (pair, false, token),
+            Pending::Get {
+                indices,
+                exclusive,
+                stage,
+            },
+        );
+    }
+
+    /// A flush whose ticket may be older than the pages that it meets.
+    fn flush(&mut self, guest: &mut Guest, pair: usize) {
+        let indices = self.choose(false);
+        if indices.is_empty() {
+            return;
+        }
+        let newest = guest.driver.ticket();
+        let ticket = if self.random.one_in(3) {
+            newest.saturating_sub(40).max(1)
+        } else {
+            newest
+        };
+        let request = Request::list(op::FLUSH, POOL, &indices, ticket);
+        let shape = self.shape();
+        let token = guest
+            .driver
+            .pair(pair)
+            .put
+            .submit(&request, &[], shape)
+            .unwrap();
+        // A flush needs no page buffers, but its slot counts for the depth.
+        self.pending
+            .insert((pair, true, token), Pending::Flush { indices, ticket });
+        if self.pending.len() >= DEPTH {
+            self.drain_some(guest);
+        }
+    }
+
+    /// Waits for one answer at least, and takes those that are there.
+    fn drain_some(&mut self, guest: &mut Guest) {
+        for number in 0..2 {
+            let pair = guest.driver.pair(number);
+            pair.put.notify().unwrap();
+            pair.get.notify().unwrap();
+        }
+        let (pair, puts) = {
+            let (pair, puts, _) = self.pending.keys().next().expect("something is in flight");
+            (*pair, *puts)
+        };
+        let wait = if self.random.one_in(2) {
+            Wait::Spin
+        } else {
+            Wait::Sleep
+        };
+        let queues = guest.driver.pair(pair);
+        let queue = if puts {
+            &mut queues.put
+        } else {
+            &mut queues.get
+        };
+        queue.queue().set_wait(wait);
+        let done = queue.wait().unwrap();
+        self.answered(guest, pair, puts, &done);
+        loop {
+            let queues = guest.driver.pair(pair);
+            let queue = if puts {
+                &mut queues.put
+            } else {
+                &mut queues.get
+            };
+            let Some(done) = queue.poll().unwrap() else {
+                break;
+            };
+            self.answered(guest, pair, puts, &done);
+        }
+    }
+
+    fn drain(&mut self, guest: &mut Guest) {
+        while !self.pending.is_empty() {
+            self.drain_some(guest);
+        }
+        assert!(self.busy.is_empty(), "all requests are answered");
+    }
+
+    fn answered(&mut self, guest: &Guest, pair: usize, puts: bool, done: &Completion) {
+        let pending = self.pending.remove(&(pair, puts, done.token));
+        match pending.expect("an answer to a request in flight") {
+            Pending::Put {
+                indices,
+                tags,
+                ticket,
+                stage,
+            } => {
+                check_put(done, indices.len());
+                for ((index, tag), result) in indices.iter().zip(tags).zip(&done.results) {
+                    self.put_result(*index, Held { tag, ticket }, *result);
+                }
+                self.release(&indices, Some(stage));
+            }
+            Pending::Get {
+                indices,
+                exclusive,
+                stage,
+            } => {
+                check_get(done, indices.len());
+                for (at, (index, result)) in indices.iter().zip(&done.results).enumerate() {
+                    let bytes = guest.delivered(stage * PAGES as usize + at);
+                    self.get_result(*index, exclusive, *result, &bytes);
+                }
+                self.release(&indices, Some(stage));
+            }
+            Pending::Flush { indices, ticket } => {
+                assert_eq!(done.response.status, status::OK);
+                for (index, result) in indices.iter().zip(&done.results) {
+                    self.flush_result(*index, ticket, *result);
+                }
+                self.release(&indices, None);
+            }
+        }
+    }
+
+    fn release(&mut self, indices: &[u32], stage: Option<usize>) {
+        for index in indices {
+            let count = self.busy.get_mut(index).expect("a page in flight");
+            *count -= 1;
+            if *count == 0 {
+                self.busy.remove(index);
+            }
+        }
+        self.stages.extend(stage);
+    }
+
+    fn put_result(&mut self, index: u32, new: Held, result: u8) {
+        match result {
+            result::OK => {
+                self.pages.insert(index, new);
+            }
+            result::REFUSED_FULL => {
+                // Pages in flight may take or leave the last places, in any order.
+                self.pages.remove(&index);
+                self.seen[2] += 1;
+            }
+            other => panic!("put of page {index}: result {other}"),
+        }
+    }
+
+    fn get_result(&mut self, index: u32, exclusive: bool, result: u8, bytes: &[u8; PAGE_SIZE]) {
+        match (self.pages.get(&index), result) {
+            (Some(held), result::OK) => {
+                assert!(
+                    *bytes == page_content(held.tag),
+                    "page {index} has other bytes"
+                );
+                self.seen[0] += 1;
+                if exclusive {
+                    self.pages.remove(&index);
+                }
+            }
+            (None, result::MISS) => {
+                assert_eq!(*bytes, [0xa5; PAGE_SIZE], "a miss touched the buffer");
+                self.seen[1] += 1;
+            }
+            (model, result) => panic!("get of page {index}: result {result}, model {model:?}"),
+        }
+    }
+
+    fn flush_result(&mut self, index: u32, ticket: u64, result: u8) {
+        let newer = self
+            .pages
+            .get(&index)
+            .is_some_and(|held| held.ticket > ticket);
+        if newer {
+            assert_eq!(result, result::STALE, "a late flush of page {index}");
+            self.seen[3] += 1;
+        } else {
+            assert_eq!(result, result::OK, "a flush of page {index}");
+            self.pages.remove(&index);
+            self.seen[4] += 1;
+        }
+    }
+
+    /// Every index, held or not, and the count.
+    fn check_everything(&mut self, guest: &mut Guest) {
+        for index in 0..INDICES {
+            match self.pages.get(&index) {
+                Some(held) => guest.assert_pages(index, &[held.tag]),
+                None => guest.assert_missing(index, 1),
+            }
+        }
+        let stat = guest.driver.stat(POOL).unwrap();
+        assert_eq!(stat.pages, self.pages.len() as u64);
+        assert!(stat.pages <= GRANT);
+    }
+
+    /// Vanishes and comes back, as the other VMM.
+    fn reconnect(&mut self, guest: Guest, host: &Host) -> Guest {
+        drop(guest);
+        let style = if self.random.one_in(2) {
+            Style::Qemu
+        } else {
+            Style::CloudHypervisor
+        };
+        let options = Options {
+            style,
+            event_idx: self.random.one_in(2),
+            ..Options::default()
+        };
+        let memory = tmem_frontend::GuestMemory::new(32 << 20).unwrap();
+        let mut driver = Driver::connect(&host.socket(0), &memory, options, 32).unwrap();
+        let hello = driver.hello(EPOCH).unwrap();
+        assert!(hello.same_epoch);
+        assert_eq!(hello.held, self.pages.len() as u64);
+        let newest = self
+            .pages
+            .values()
+            .map(|held| held.ticket)
+            .max()
+            .unwrap_or(0);
+        assert!(
+            hello.ticket >= newest,
+            "tickets must go on above those that are held"
+        );
+        driver.create_dense(POOL, POOL_PAGES).unwrap();
+        Guest::over(driver)
+    }
+}

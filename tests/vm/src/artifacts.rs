@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! All that a guest needs before it starts: kernel, initial file system, QEMU, programs.
+
+use crate::build;
+use crate::daemon::Programs;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use vm_images::{
+    Cache, GuestFile, Initramfs, InitramfsSpec, Kernel, Module, Progress, REDIS, STRESS_NG,
+    Toolchain,
+};
+
+/// Folder in the guest with what comes from this crate.
+const FOLDER: &str = "/tmem";
+/// Scripts that a guest runs by name.
+const SCRIPTS: [&str; 2] = ["tmem-swap-on", "tmem-figures"];
+const PROGRAM_MODE: u32 = 0o755;
+
+/// Programs from Debian's packages that a guest has beside the usual ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extras {
+    /// None: every file of the initial file system lies in the guest's memory.
+    None,
+    /// stress-ng and redis.
+    Workloads,
+}
+
+/// Files and programs, ready for use.
+#[derive(Debug)]
+pub struct Artifacts {
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Kernel release, such as `7.2.12+deb13-cloud-amd64`.
+    pub release: String,
+    /// Initial file system with the module, the workloads and the scripts.
+    pub initramfs: PathBuf,
+    /// How QEMU is started.
+    pub qemu: Command,
+    /// Programs of the host.
+    pub programs: Programs,
+    /// Folder for logs.
+    pub logs: PathBuf,
+}
+
+impl Artifacts {
+    /// Builds whatever is not there: toolchain root, kernel tree, module, daemon, `tmemctl`,
+    /// workload and initial file system. Logs will go to a folder `purpose`.
+    ///
+    /// # Errors
+    /// If any of it cannot be built; the message says what is missing.
+    pub fn prepare(purpose: &str, extras: Extras, progress: &Progress) -> Result<Self> {
+        let step = progress.step("Daemon, tmemctl and workload");
+        let [daemon, tmemctl] = build::host_programs(["vhost-device-tmem", "tmemctl"])?;
+        let workload = build::workload()?;
+        step.done("built");
+
+        let cache = Cache::open()?;
+        let toolchain = Toolchain::ensure(&cache, progress)?;
+        let kernel = Kernel::ensure(&toolchain, None)?;
+        let module = Module::build(&kernel, &build::workspace().join("guest-driver"))?;
+        let spec = spec(&workload, extras)?;
+        let initramfs = Initramfs::build(&toolchain, &kernel, &module, &spec)?;
+
+        // Programs lie in TARGET/release; the logs go beside that.
+        let target = daemon.ancestors().nth(2);
+        let logs = target
+            .unwrap_or_else(|| build::workspace())
+            .join("guests")
+            .join(purpose);
+        std::fs::create_dir_all(&logs)
+            .with_context(|| format!("Cannot create {}", logs.display()))?;
+        Ok(Self {
+            kernel: kernel.vmlinuz().to_owned(),
+            release: kernel.release().to_owned(),
+            initramfs,
+            qemu: toolchain.qemu(),
+            programs: Programs { daemon, tmemctl },
+            logs,
+        })
+    }
+}
+
+/// What goes into the initial file system beside kernel module and usual programs.
+pub fn spec(workload: &Path, extras: Extras) -> Result<InitramfsSpec> {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let serve = scenarios.join("serve-commands");
+    let scenario = std::fs::read_to_string(&serve)
+        .with_context(|| format!("Cannot read {}", serve.display()))?;
+    let file = |name: &str, source: PathBuf| GuestFile {
+        path: format!("{FOLDER}/{name}"),
+        source,
+        mode: PROGRAM_MODE,
+    };
+    let mut files: Vec<GuestFile> = SCRIPTS
+        .iter()
+        .map(|name| file(name, scenarios.join(name)))
+        .collect();
+    files.push(file("tmem-workload", workload.to_owned()));
+    let programs = match extras {
+        Extras::None => Vec::new(),
+        // The server takes its commands from the workload program, without redis-cli.
+        Extras::Workloads => vec![STRESS_NG[0].to_owned(), REDIS[0].to_owned()],
+    };
+    Ok(InitramfsSpec {
+        files,
+        programs,
+        ..InitramfsSpec::new(&scenario)
+    })
+}

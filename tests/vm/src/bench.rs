@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Where one test stands: its own daemon, its own guests, its own logs.
+
+use crate::artifacts::Artifacts;
+use crate::daemon::{Daemon, Setup};
+use crate::guest::{Guest, Output};
+use crate::vmm::{Lines, Machine, TmemDevice, Vmm};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tmem_admin_api::{Bucket, Histogram};
+
+/// RAM of a guest in a test, in MiB.
+pub const MEMORY_MIB: u32 = 256;
+/// What a guest is promised on the host, in MiB.
+pub const GRANT_MIB: u32 = 512;
+/// Queue pairs of every device, one a virtual CPU.
+const QUEUE_PAIRS: u16 = 2;
+const CPUS: u32 = 2;
+/// Time for a command that only looks or sets something.
+pub const QUICK: Duration = Duration::from_secs(60);
+/// Time for a workload on an emulated CPU of a busy machine.
+pub const LONG: Duration = Duration::from_secs(240);
+/// Time for freed pages to be flushed.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Page 0 of a swap area holds its header: it is on the host, but no part of what is swapped.
+const HEADER_PAGES: u64 = 1;
+
+/// What a test has to work with.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    artifacts: &'a Artifacts,
+    vmm: &'a Vmm,
+    /// Decides all content and order.
+    pub seed: u64,
+    logs: PathBuf,
+    sockets: tempfile::TempDir,
+}
+
+impl<'a> Bench<'a> {
+    /// A bench whose logs go to `logs`, a folder that is there.
+    ///
+    /// # Errors
+    /// If there is no room for its sockets.
+    pub fn new(artifacts: &'a Artifacts, vmm: &'a Vmm, seed: u64, logs: &Path) -> Result<Self> {
+        let sockets = tempfile::Builder::new()
+            .prefix("tmem-")
+            .tempdir()
+            .context("Cannot create a folder for sockets")?;
+        Ok(Self {
+            artifacts,
+            vmm,
+            seed,
+            logs: logs.to_owned(),
+            sockets,
+        })
+    }
+
+    /// Starts a daemon that serves `guests`.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn daemon(&self, guests: &[&str]) -> Result<Daemon> {
+        let setup = Setup {
+            guests,
+            grant_mib: GRANT_MIB,
+            queue_pairs: QUEUE_PAIRS,
+        };
+        let sockets = self.sockets.path();
+        Ok(Daemon::start(
+            &self.artifacts.programs,
+            &setup,
+            sockets,
+            &self.logs,
+        )?)
+    }
+
+    /// Boots guest `name` of `daemon`.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn boot(&self, daemon: &Daemon, name: &str, memory_mib: u32) -> Result<Guest> {
+        let machine = Machine {
+            memory_mib,
+            cpus: CPUS,
+            kernel: self.artifacts.kernel.clone(),
+            initramfs: self.artifacts.initramfs.clone(),
+            cmdline: String::new(),
+            tmem: Some(TmemDevice {
+                socket: daemon.socket(name),
+                queue_pairs: QUEUE_PAIRS,
+            }),
+        };
+        let lines = Lines::of(name, &self.logs, self.sockets.path());
+        Ok(Guest::boot(self.vmm, &machine, lines)?)
+    }
+
+    /// A daemon with one guest, `vm0`, that swaps to it.
+    ///
+    /// # Errors
+    /// If any step fails.
+    pub fn swapping(&self) -> Result<(Daemon, Guest)> {
+        let daemon = self.daemon(&["vm0"])?;
+        let mut guest = self.boot(&daemon, "vm0", MEMORY_MIB)?;
+        swap_on(&mut guest)?;
+        Ok((daemon, guest))
+    }
+}
+
+/// Loads the driver and swaps to its disk.
+///
+/// # Errors
+/// If the guest cannot.
+pub fn swap_on(guest: &mut Guest) -> Result<()> {
+    guest.run("tmem-swap-on", QUICK)?.ok()?;
+    Ok(())
+}
+
+/// What the guest's kernel and driver count.
+#[derive(Clone, Debug)]
+pub struct Figures(Value);
+
+impl Figures {
+    /// Asks `guest`.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn of(guest: &mut Guest) -> Result<Self> {
+        Ok(Self(guest.run("tmem-figures", QUICK)?.ok()?.result()?))
+    }
+
+    /// A count of the kernel's.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn kernel(&self, name: &str) -> Result<u64> {
+        number(&self.0, name)
+    }
+
+    /// A count of the driver's, from debugfs.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn driver(&self, name: &str) -> Result<u64> {
+        number(&self.0["driver"], name)
+    }
+
+    /// `percent` of the memory that is free for programs, in MiB.
+    ///
+    /// # Errors
+    /// If the guest did not tell.
+    pub fn available_mib(&self, percent: u64) -> Result<u64> {
+        Ok(self.kernel("available_kib")? * percent / 100 / 1024)
+    }
+
+    /// Pages of the swap area that are in use.
+    ///
+    /// # Errors
+    /// If the guest did not tell.
+    pub fn swap_used_pages(&self) -> Result<u64> {
+        Ok(self.kernel("swap_used_kib")? * 1024 / tmem_admin_api::PAGE_BYTES)
+    }
+}
+
+/// How long gets took so far, as the driver saw it: from debugfs, in its buckets.
+///
+/// # Errors
+/// If the guest does not answer, or not in pairs of numbers.
+pub fn get_latency(guest: &mut Guest) -> Result<Histogram> {
+    let output = guest
+        .run("cat /sys/kernel/debug/virtio_tmem/*/get_latency", QUICK)?
+        .ok()?;
+    let mut buckets = Vec::new();
+    for line in &output.lines {
+        let pair = line
+            .split_once(' ')
+            .with_context(|| format!("No bucket: {line}"))?;
+        buckets.push(Bucket {
+            upper_ns: pair.0.parse().with_context(|| format!("No edge: {line}"))?,
+            count: pair
+                .1
+                .parse()
+                .with_context(|| format!("No count: {line}"))?,
+        });
+    }
+    // The driver keeps neither sum nor maximum.
+    let max_ns = buckets.last().map_or(0, |bucket| bucket.upper_ns);
+    Ok(Histogram::from_buckets(buckets, 0, max_ns))
+}
+
+/// The number `name` in `object`.
+///
+/// # Errors
+/// If it is not there.
+pub fn number(object: &Value, name: &str) -> Result<u64> {
+    object[name]
+        .as_u64()
+        .with_context(|| format!("No count {name} in {object}"))
+}
+
+/// Runs a workload to its end and requires that all it read was right.
+///
+/// # Errors
+/// If it fails, finds a difference, or takes longer than four minutes.
+pub fn workload(guest: &mut Guest, arguments: &str) -> Result<Value> {
+    let output = guest
+        .run(&format!("tmem-workload {arguments}"), LONG)?
+        .ok()?;
+    clean_result(&output)
+}
+
+/// A workload's result, which must tell of no difference.
+///
+/// # Errors
+/// If there is no result or there are differences.
+pub fn clean_result(output: &Output) -> Result<Value> {
+    let result = output.result()?;
+    let mismatches = number(&result, "mismatches")?;
+    ensure!(
+        mismatches == 0,
+        "{mismatches} mismatches: {}",
+        output.text()
+    );
+    Ok(result)
+}
+
+/// Waits until the host holds as many pages of guest `name` as its swap area has in use.
+///
+/// Slots of pages that are all zero count in the guest alone, as the kernel writes none of them.
+/// Returns the pages that the host holds.
+///
+/// # Errors
+/// If it does not come to that within 30 s: pages leaked, or are missing.
+pub fn settled(daemon: &Daemon, guest: &mut Guest, name: &str) -> Result<u64> {
+    let start = Instant::now();
+    loop {
+        let figures = Figures::of(guest)?;
+        let pages = daemon.pages(name)?;
+        let used = figures.swap_used_pages()?;
+        let zero = figures.kernel("swpout_zero")?;
+        let swapped = pages.saturating_sub(HEADER_PAGES);
+        if swapped <= used && used <= swapped + zero {
+            return Ok(pages);
+        }
+        if start.elapsed() > SETTLE {
+            bail!(
+                "The host holds {pages} pages, where the guest's swap area has {used} in use \
+                 (at most {zero} of them zero)"
+            );
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

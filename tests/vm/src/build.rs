@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Builds this workspace's own programs by cargo, and finds where cargo put them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What can go wrong with a build.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// cargo does not run.
+    #[error("Cannot run {}", cargo().display())]
+    Cargo(#[source] std::io::Error),
+    /// The build failed; cargo has told why.
+    #[error("`cargo {0}` failed; its messages are above")]
+    Build(String),
+    /// cargo built something else.
+    #[error("`cargo {arguments}` built no program {program}")]
+    NoProgram {
+        /// cargo's arguments.
+        arguments: String,
+        /// The program that was expected.
+        program: &'static str,
+    },
+}
+
+/// The daemon and its admin's command line, optimised, in the order of `programs`.
+///
+/// # Errors
+/// If the build fails.
+pub fn host_programs<const N: usize>(programs: [&'static str; N]) -> Result<[PathBuf; N], Error> {
+    let mut arguments = vec!["build", "--release"];
+    for program in programs {
+        arguments.extend(["--bin", program]);
+    }
+    run(&arguments, &[], programs)
+}
+
+/// The workload program, linked statically so that it runs in a guest without any library.
+///
+/// # Errors
+/// If the build fails.
+pub fn workload() -> Result<PathBuf, Error> {
+    let arguments = [
+        "rustc",
+        "--package",
+        env!("CARGO_PKG_NAME"),
+        "--bin",
+        "tmem-workload",
+    ];
+    let flags = [
+        "--",
+        "-Copt-level=3",
+        "-Cstrip=symbols",
+        "-Ctarget-feature=+crt-static",
+    ];
+    run(&arguments, &flags, ["tmem-workload"]).map(|[path]| path)
+}
+
+/// The root of the workspace that this was built from.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
+fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// Runs cargo with `arguments` and then `last`, and finds `programs` among what it built.
+fn run<const N: usize>(
+    arguments: &[&str],
+    last: &[&str],
+    programs: [&'static str; N],
+) -> Result<[PathBuf; N], Error> {
+    let output = Command::new(cargo())
+        .current_dir(workspace())
+        .args(arguments)
+        .args(["--quiet", "--message-format=json-render-diagnostics"])
+        .args(last)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(Error::Cargo)?;
+    if !output.status.success() {
+        return Err(Error::Build(arguments.join(" ")));
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let mut paths = [const { None }; N];
+    for (path, program) in paths.iter_mut().zip(programs) {
+        *path = messages.lines().find_map(|line| executable(line, program));
+        if path.is_none() {
+            return Err(Error::NoProgram {
+                arguments: arguments.join(" "),
+                program,
+            });
+        }
+    }
+    Ok(paths.map(Option::unwrap_or_default))
+}
+
+/// The program's path, if `message` is cargo's word that it built `program`.
+fn executable(message: &str, program: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    if message["target"]["name"] != program {
+        return None;
+    }
+    message["executable"].as_str().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_program_is_found_in_cargos_messages() {
+        let message = r#"{"reason": "compiler-artifact", "target": {"name": "tmemctl"},
+            "executable": "/t/release/tmemctl"}"#;
+        assert_eq!(
+            executable(message, "tmemctl"),
+            Some(PathBuf::from("/t/release/tmemctl"))
+        );
+        assert_eq!(executable(message, "xtask"), None);
+        let library = r#"{"target": {"name": "tmemctl"}, "executable": null}"#;
+        assert_eq!(executable(library, "tmemctl"), None);
+        assert_eq!(executable("no JSON", "tmemctl"), None);
+    }
+
+    #[test]
+    fn workspace_holds_this_crate() {
+        assert!(workspace().join("tests/vm/src/build.rs").exists());
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Tests of virtio-tmem in real guests.
+//!
+//! A test starts the real daemon, boots stock kernels with the real driver under a real monitor,
+//! lets programs outgrow the guests' memory, and holds what the programs read, what the kernels
+//! count and what the daemon says against each other. Every guest ends with its kernel's log
+//! checked.
+//!
+//! ```text
+//! runner ── suite ── bench ─┬─ daemon    vhost-device-tmem, asked by tmemctl
+//!                           └─ guest ─┬─ vmm       QEMU or cloud-hypervisor
+//!                                     ├─ klog      what a kernel's log must not hold
+//!                                     └─ scenarios/ and tmem-workload, in the initial file system
+//! artifacts ── build        made once a run, by vm-images and cargo
+//! ```
+//! Start reading at [`runner`], then [`suite`].
+
+pub mod artifacts;
+pub mod bench;
+pub mod build;
+pub mod daemon;
+pub mod guest;
+pub mod klog;
+mod process;
+pub mod runner;
+pub mod suite;
+pub mod vmm;
+
+pub use runner::{Options, Summary, run_all};

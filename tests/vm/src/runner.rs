@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs the suite: every test under every monitor that works here, once, and tells how it went.
+
+use crate::artifacts::{Artifacts, Extras};
+use crate::bench::Bench;
+use crate::suite::{Figure, TESTS, Test};
+use crate::vmm::{CloudHypervisor, Qemu, Vmm};
+use anyhow::{Context, Result};
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+
+/// Environment variable with the seed of a run.
+const SEED_VARIABLE: &str = "TMEM_SEED";
+
+/// Which tests to run, and with what.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only tests whose name holds this; all of them without it.
+    pub filter: Option<String>,
+    /// Decides all content and order; TMEM_SEED or the clock without it.
+    pub seed: Option<u64>,
+}
+
+/// How a run went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Tests that held.
+    pub passed: usize,
+    /// Tests that did not.
+    pub failed: usize,
+    /// Tests that could not run here; the reason was printed.
+    pub skipped: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// Builds what is needed, runs the tests that `options` choose, and prints a line for each and
+/// the summary last.
+///
+/// # Errors
+/// If what the tests need cannot be built; a test that fails is counted, not returned.
+pub fn run_all(options: &Options) -> Result<Summary> {
+    let seed = options.seed.map_or_else(default_seed, Ok)?;
+    let artifacts = Artifacts::prepare("test", Extras::None, &vm_images::Progress::stderr())?;
+    run_with(&artifacts, options.filter.as_deref(), seed)
+}
+
+/// As [`run_all`], with everything built.
+///
+/// # Errors
+/// If there is no room for the logs.
+pub fn run_with(artifacts: &Artifacts, filter: Option<&str>, seed: u64) -> Result<Summary> {
+    let chosen: Vec<&Test> = TESTS
+        .iter()
+        .filter(|test| filter.is_none_or(|part| test.name.contains(part)))
+        .collect();
+    println!("Guest tests: seed {seed}; run again with {SEED_VARIABLE}={seed}");
+    let mut summary = Summary::default();
+    let (qemu, kvm_refusal) = Qemu::probe(&artifacts.qemu, &artifacts.kernel);
+    if let Some(reason) = &kvm_refusal {
+        println!("QEMU emulates the CPU (TCG), as KVM does not work here: {reason}");
+    }
+    let other = CloudHypervisor::find(&qemu, kvm_refusal.as_deref());
+    let monitors = [Ok(Vmm::Qemu(qemu)), other.map(Vmm::CloudHypervisor)];
+    for monitor in monitors {
+        match monitor {
+            Ok(vmm) => {
+                for test in &chosen {
+                    run_one(artifacts, &vmm, test, seed, &mut summary)?;
+                }
+            }
+            Err(reason) => {
+                summary.skipped += chosen.len();
+                println!(
+                    "skip {} tests under cloud-hypervisor: {reason}",
+                    chosen.len()
+                );
+            }
+        }
+    }
+    println!("{summary}");
+    Ok(summary)
+}
+
+fn run_one(
+    artifacts: &Artifacts,
+    vmm: &Vmm,
+    test: &Test,
+    seed: u64,
+    summary: &mut Summary,
+) -> Result<()> {
+    let logs = artifacts.logs.join(vmm.name()).join(test.name);
+    fresh_folder(&logs)?;
+    let start = Instant::now();
+    let outcome = Bench::new(artifacts, vmm, seed, &logs).and_then(|bench| (test.run)(&bench));
+    let seconds = start.elapsed().as_secs_f64();
+    match outcome {
+        Ok(figures) => {
+            summary.passed += 1;
+            println!("ok   {} {} ({seconds:.1} s)", vmm.name(), test.name);
+            print_figures(&figures);
+        }
+        Err(error) => {
+            summary.failed += 1;
+            println!("FAIL {} {} ({seconds:.1} s)", vmm.name(), test.name);
+            println!("     {}", test.about);
+            for (level, cause) in error.chain().enumerate() {
+                let text = cause.to_string().replace('\n', "\n       ");
+                println!("     {level}: {text}");
+            }
+            println!("     logs: {}", logs.display());
+        }
+    }
+    Ok(())
+}
+
+fn print_figures(figures: &[Figure]) {
+    for (name, value) in figures {
+        println!("       {name:24} {value:>12}");
+    }
+}
+
+/// An empty folder `path`.
+fn fresh_folder(path: &Path) -> Result<()> {
+    if path.exists() {
+        std::fs::remove_dir_all(path)
+            .with_context(|| format!("Cannot empty {}", path.display()))?;
+    }
+    std::fs::create_dir_all(path).with_context(|| format!("Cannot create {}", path.display()))
+}
+
+/// The seed from the environment, or else one from the clock.
+fn default_seed() -> Result<u64> {
+    if let Ok(text) = std::env::var(SEED_VARIABLE) {
+        return text
+            .parse()
+            .with_context(|| format!("{SEED_VARIABLE}={text} is not a number"));
+    }
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .context("The clock is before 1970")?;
+    Ok(u64::from(now.subsec_nanos()) ^ now.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_is_one_plain_line() {
+        let summary = Summary {
+            passed: 9,
+            failed: 1,
+            skipped: 2,
+        };
+        assert_eq!(summary.to_string(), "9 passed, 1 failed, 2 skipped");
+    }
+
+    #[test]
+    fn names_of_tests_are_distinct() {
+        let mut names: Vec<&str> = TESTS.iter().map(|test| test.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TESTS.len());
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line. Depends on clap alone, so that man pages and completions are made from it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Keeps the cold pages of virtual machines: the vhost-user back-end of the virtio-tmem device.
+///
+/// Serves several guests from one configuration file, or one guest named by flags. Ends at SIGTERM
+/// or SIGINT. Does not put itself into the background.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "vhost-device-tmem", version, about, long_about)]
+pub struct Args {
+    /// Read the daemon's and the guests' settings from this TOML file
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["socket_path", "fd", "name", "grant", "dram", "queue_pairs", "poll_us", "frames_file"]
+    )]
+    pub config: Option<PathBuf>,
+
+    /// Listen for the guest's VMM on this Unix socket
+    #[arg(short, long, value_name = "PATH")]
+    pub socket_path: Option<PathBuf>,
+
+    /// Listen for the guest's VMM on this inherited descriptor, a listening Unix socket
+    #[arg(long, value_name = "FDNUM", conflicts_with = "socket_path")]
+    pub fd: Option<i32>,
+
+    /// The guest's name, to which its pools belong [default: guest]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Memory that the guest's persistent pools are promised, such as 512MiB [default: all of --dram]
+    #[arg(long, value_name = "SIZE")]
+    pub grant: Option<String>,
+
+    /// Host memory for pages, such as 1GiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub dram: Option<String>,
+
+    /// Get/put queue pairs of the device, about one for each virtual CPU [default: 2]
+    #[arg(long, value_name = "N")]
+    pub queue_pairs: Option<u16>,
+
+    /// The longest that a queue worker polls before it sleeps, in microseconds; 0: never
+    /// [default: 50]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub poll_us: Option<u32>,
+
+    /// Keep the pages in this file, on tmpfs or hugetlbfs for instance [default: anonymous memory]
+    #[arg(long, value_name = "PATH")]
+    pub frames_file: Option<PathBuf>,
+
+    /// Serve the admin API, which tmemctl talks to, on this Unix socket [default: none]
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+
+    /// Let this group use the admin API, besides root and the daemon's own user
+    #[arg(long, value_name = "GROUP", requires = "admin_socket")]
+    pub admin_group: Option<String>,
+
+    /// Print what this back-end can do, as JSON, and exit
+    #[arg(long)]
+    pub print_capabilities: bool,
+
+    /// What to log: error, warn, info, debug, trace, or filters as in `info,vhost_device_tmem=debug`
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// How to log, always on standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

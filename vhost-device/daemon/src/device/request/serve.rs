@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A request run against the engine, in steps, so that a long PUT or FLUSH lets gets pass.
+
+use std::sync::Arc;
+
+use tmem_abi::{BATCH_PAGES_MAX, ResponseHeader, result, status};
+use tmem_admin_api::Op;
+use tmem_pages::{FlushResult, GetMode, GetResult, Guest, Pool, PutResult, Worker};
+use vm_memory::GuestMemoryMmap;
+
+use super::pages::PageWalk;
+use super::parse::{Action, Indices, Lane, Pages, parse};
+use super::{
+    Chain, Cursor, Malformed, PAGE_BYTES, Parsed, RESPONSE_BYTES, Rejection, Request, Segment,
+};
+use crate::limits::{CHUNK_PAGES, FLUSH_CHUNK_PAGES};
+
+/// Result codes that exist.
+pub const RESULTS: usize = 8;
+
+/// What a request needs while it is served; one for each lane of a worker, reused for every request.
+#[derive(Debug)]
+pub struct Slot {
+    /// The chain's segments.
+    pub chain: Chain,
+    list: Box<Indices>,
+    results: Box<[u8; BATCH_PAGES_MAX as usize]>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            chain: Chain::default(),
+            list: Box::new([0; BATCH_PAGES_MAX as usize]),
+            results: Box::new([0; BATCH_PAGES_MAX as usize]),
+        }
+    }
+}
+
+/// What became of a chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Bytes written, from the start of the writable part: what the used ring says.
+    pub used_bytes: u32,
+    /// The operation, where there was one.
+    pub op: Option<Op>,
+    /// The status answered, where one was.
+    pub status: Option<u8>,
+    /// What was wrong with the chain.
+    pub malformed: Option<Malformed>,
+    /// Pages by result code.
+    pub pages: [u32; RESULTS],
+}
+
+impl Served {
+    /// A chain that cannot be answered.
+    #[must_use]
+    pub fn silent(kind: Malformed) -> Self {
+        Self {
+            malformed: Some(kind),
+            ..Self::default()
+        }
+    }
+}
+
+/// A request on its way through the engine.
+#[derive(Debug)]
+pub struct Job<'a> {
+    request: Request,
+    data: &'a [Segment],
+    chain: &'a Chain,
+    list: &'a Indices,
+    results: &'a mut [u8; BATCH_PAGES_MAX as usize],
+    pool: Arc<Pool>,
+    walk: PageWalk,
+    /// Pages dealt with.
+    next: u32,
+    /// Pages stored, delivered or flushed.
+    done: u64,
+    /// Pages of a GET up to the last that was delivered.
+    delivered: u32,
+    pages: [u32; RESULTS],
+}
+
+/// Begins with the request that `slot.chain` holds: either a job to be stepped to its end, or what
+/// was answered at once. `ending` refuses puts, whose pages would not outlive their acknowledgement.
+///
+/// # Errors
+/// What was answered, where there is nothing more to do.
+pub fn begin<'a>(
+    mem: &GuestMemoryMmap,
+    slot: &'a mut Slot,
+    lane: Lane,
+    guest: &Guest,
+    ending: bool,
+) -> Result<Job<'a>, Served> {
+    let Slot {
+        chain,
+        list,
+        results,
+    } = slot;
+    let Parsed { request, data } =
+        parse(mem, chain, lane, list).map_err(|rejection| reject(mem, chain, rejection))?;
+    let refuse = |status| Err(answer(mem, chain, Some(request.action.op()), status));
+    if ending && matches!(request.action, Action::Put(..)) {
+        return refuse(status::SHUTTING_DOWN);
+    }
+    let Some(pool) = guest.pool(request.pool) else {
+        // A guest without an epoch has no pools either, so this is asked only here.
+        return refuse(if guest.epoch().is_some() {
+            status::NO_POOL
+        } else {
+            status::NOT_READY
+        });
+    };
+    Ok(Job {
+        request,
+        data,
+        chain,
+        list,
+        results,
+        pool,
+        walk: PageWalk::default(),
+        next: 0,
+        done: 0,
+        delivered: 0,
+        pages: [0; RESULTS],
+    })
+}
+
+impl Job<'_> {
+    /// Deals with the next pages, at most a chunk of them. Returns whether that was all.
+    pub fn step(&mut self, mem: &GuestMemoryMmap, worker: &mut Worker) -> bool {
+        let object = self.request.object;
+        match self.request.action {
+            Action::Put(ticket, pages) => {
+                for nth in self.chunk(pages) {
+                    let index = pages.index(nth, self.list);
+                    let code = match self.walk.next(mem, self.data) {
+                        Some(page) => {
+                            put_code(worker.put(&self.pool, object, index, ticket, &page))
+                        }
+                        None => result::IO_ERROR,
+                    };
+                    self.note(nth, code);
+                }
+                self.next == pages.count()
+            }
+            Action::Get { pages, exclusive } => {
+                let mode = if exclusive {
+                    GetMode::Exclusive
+                } else {
+                    GetMode::Copy
+                };
+                for nth in self.chunk(pages) {
+                    let index = pages.index(nth, self.list);
+                    let code = match self.walk.next(mem, self.data) {
+                        Some(mut page) => {
+                            get_code(worker.get(&self.pool, object, index, mode, &mut page))
+                        }
+                        None => result::IO_ERROR,
+                    };
+                    if code == result::OK {
+                        self.delivered = nth + 1;
+                    }
+                    self.note(nth, code);
+                }
+                self.next == pages.count()
+            }
+            Action::Flush(ticket, pages @ Pages::List { count }) => {
+                for nth in self.chunk(pages) {
+                    let index = pages.index(nth, self.list);
+                    let flushed = worker.flush_page(&self.pool, object, index, ticket);
+                    let code = match flushed {
+                        FlushResult::Flushed | FlushResult::Absent => result::OK,
+                        FlushResult::Stale => result::STALE,
+                        FlushResult::BadIndex => result::BAD_INDEX,
+                    };
+                    self.note(nth, code);
+                    // A page that was not there is gone as asked, but was not flushed.
+                    if flushed == FlushResult::Absent {
+                        self.done -= 1;
+                    }
+                }
+                self.next == count
+            }
+            Action::Flush(ticket, pages @ Pages::Run { count, .. }) => {
+                let first = pages.index(self.next, self.list);
+                let chunk = (count - self.next).min(FLUSH_CHUNK_PAGES);
+                self.flushed(worker.flush_range(&self.pool, object, first, chunk, ticket));
+                self.next += chunk;
+                self.next == count
+            }
+            Action::FlushObject(ticket) => {
+                self.flushed(worker.flush_object(&self.pool, object, ticket));
+                true
+            }
+            Action::FlushPool(ticket) => {
+                self.flushed(worker.flush_pool(&self.pool, ticket));
+                true
+            }
+        }
+    }
+
+    /// Writes the answer. The last thing that is done with the chain.
+    #[must_use]
+    pub fn finish(self, mem: &GuestMemoryMmap) -> Served {
+        let op = self.request.action.op();
+        let results = self.request.action.results();
+        let header = ResponseHeader {
+            status: status::OK,
+            // A pool may hold more pages than the field can say.
+            done: u32::try_from(self.done).unwrap_or(u32::MAX),
+        };
+        let mut cursor = Cursor::new(self.chain.writable());
+        let written = cursor.write(mem, &header.to_bytes()).and_then(|()| {
+            let results = self.results.get(..results as usize);
+            cursor.write(mem, results.ok_or(Malformed::Pages)?)
+        });
+        let mut served = Served {
+            op: Some(op),
+            pages: self.pages,
+            ..Served::default()
+        };
+        match written {
+            Ok(()) => {
+                served.status = Some(status::OK);
+                served.used_bytes =
+                    RESPONSE_BYTES + results + self.delivered * PAGE_BYTES;
+            }
+            Err(kind) => served.malformed = Some(kind),
+        }
+        served
+    }
+
+    /// The next pages to deal with.
+    fn chunk(&mut self, pages: Pages) -> std::ops::Range<u32> {
+        let first = self.next;
+        self.next = pages.count().min(first + CHUNK_PAGES);
+        first..self.next
+    }
+
+    /// Keeps the result of the `nth` page.
+    fn note(&mut self, nth: u32, code: u8) {
+        if let Some(result) = self.results.get_mut(nth as usize) {
+            *result = code;
+        }
+        self.pages[usize::from(code) % RESULTS] += 1;
+        if code == result::OK {
+            self.done += 1;
+        }
+    }
+
+    /// Counts pages that went without a result of their own.
+    fn flushed(&mut self, pages: u64) {
+        self.done += pages;
+        let ok = &mut self.pages[usize::from(result::OK)];
+        *ok = ok.saturating_add(u32::try_from(pages).unwrap_or(u32::MAX));
+    }
+}
+
+/// Answers a chain that is no request.
+fn reject(mem: &GuestMemoryMmap, chain: &Chain, rejection: Rejection) -> Served {
+    let served = match rejection.status {
+        Some(status) => answer(mem, chain, rejection.op, status),
+        None => Served::default(),
+    };
+    Served {
+        malformed: Some(rejection.kind),
+        ..served
+    }
+}
+
+/// Answers with a status and nothing else.
+fn answer(mem: &GuestMemoryMmap, chain: &Chain, op: Option<Op>, status: u8) -> Served {
+    let header = ResponseHeader { status, done: 0 };
+    match Cursor::new(chain.writable()).write(mem, &header.to_bytes()) {
+        Ok(()) => Served {
+            used_bytes: RESPONSE_BYTES,
+            op,
+            status: Some(status),
+            ..Served::default()
+        },
+        Err(kind) => Served {
+            op,
+            ..Served::silent(kind)
+        },
+    }
+}
+
+const fn put_code(put: PutResult) -> u8 {
+    match put {
+        PutResult::Stored | PutResult::SameFilled => result::OK,
+        PutResult::RefusedFull => result::REFUSED_FULL,
+        PutResult::RefusedFrozen => result::REFUSED_FROZEN,
+        PutResult::Stale => result::STALE,
+        PutResult::BadIndex => result::BAD_INDEX,
+        PutResult::Fault => result::IO_ERROR,
+    }
+}
+
+const fn get_code(get: GetResult) -> u8 {
+    match get {
+        GetResult::Hit | GetResult::HitSameFilled => result::OK,
+        GetResult::Miss => result::MISS,
+        GetResult::Corrupt => result::CORRUPT,
+        GetResult::BadIndex => result::BAD_INDEX,
+        GetResult::Fault => result::IO_ERROR,
+    }
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A virtqueue as the workers see it: the crate's vring, with a table of what is in flight, a mark
+//! for a ring that its guest broke, and a kick that cannot end or block a worker.
+//!
+//! The vring's lock is held to take a batch, to use one request and to notify, never while a request
+//! is served and never while a worker polls; so the control thread gets it when it wants it.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{DescriptorChain, Error as QueueError, QueueOwnedT, QueueT};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
+
+use super::inflight::{Generation, Inflight};
+use super::request::Malformed;
+
+/// The guest's memory, which the front-end may replace at any time.
+pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// One descriptor chain over memory that is kept for as long as the batch lasts.
+pub type Taken<'m> = DescriptorChain<&'m GuestMemoryMmap>;
+
+/// A virtqueue. Clones are the same queue.
+#[derive(Clone)]
+pub struct Ring {
+    vring: VringMutex<Memory>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inflight: Inflight,
+    broken: AtomicBool,
+}
+
+/// Where to look, without any lock, for a request that was made available.
+#[derive(Clone, Copy, Debug)]
+pub struct PollPoint {
+    index: GuestAddress,
+    next: u16,
+}
+
+impl PollPoint {
+    /// Something has been made available, or the ring cannot be read: either way, look closer.
+    #[must_use]
+    pub fn pending(&self, mem: &GuestMemoryMmap) -> bool {
+        mem.load::<u16>(self.index, Ordering::Relaxed)
+            .map_or(true, |index| u16::from_le(index) != self.next)
+    }
+}
+
+impl Ring {
+    /// Takes what is available, at most `into`'s length, and enters it as in flight. Takes nothing
+    /// from a ring that is stopped, disabled or broken.
+    ///
+    /// # Errors
+    /// What is wrong with the ring; it is broken from now on, until the front-end sets it up again.
+    pub fn take<'m>(
+        &self,
+        mem: &'m GuestMemoryMmap,
+        into: &mut [Option<Taken<'m>>],
+    ) -> Result<(usize, Generation), Malformed> {
+        let mut state = self.vring.get_mut();
+        let room = into.len();
+        let mut count = 0;
+        let mut fault = None;
+        if state.is_enabled() && !self.shared.broken.load(Ordering::Relaxed) {
+            let queue = state.get_queue_mut();
+            let size = queue.size();
+            let wanted = match queue.avail_idx(mem, Ordering::Acquire) {
+                Ok(index) => usize::from(index.0.wrapping_sub(queue.next_avail())),
+                Err(_) => 0,
+            };
+            match queue.iter(mem) {
+                Ok(chains) => {
+                    // In this order, or a chain too many would be taken and dropped.
+                    for (place, chain) in into.iter_mut().zip(chains) {
+                        if chain.head_index() >= size {
+                            // It cannot even be given back: the used ring has no name for it.
+                            fault = Some(Malformed::Head);
+                            break;
+                        }
+                        *place = Some(chain);
+                        count += 1;
+                    }
+                    if fault.is_none() && count < wanted.min(room) {
+                        fault = Some(Malformed::RingAddress);
+                    }
+                }
+                Err(QueueError::QueueNotReady) => {}
+                Err(QueueError::InvalidAvailRingIndex) => fault = Some(Malformed::AvailIndex),
+                Err(_) => fault = Some(Malformed::RingAddress),
+            }
+        }
+        let heads = into[..count].iter().flatten().map(Taken::head_index);
+        let generation = self.shared.inflight.take(heads);
+        match fault {
+            // What came before the fault is served; the fault is met again by the next take.
+            Some(kind) if count == 0 => {
+                self.break_down();
+                Err(kind)
+            }
+            Some(_) if fault == Some(Malformed::Head) => {
+                let queue = state.get_queue_mut();
+                queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                Ok((count, generation))
+            }
+            _ => Ok((count, generation)),
+        }
+    }
+
+    /// Gives a request back to the driver, `bytes` of whose writable part were written.
+    ///
+    /// # Errors
+    /// [`Malformed::RingAddress`] if the used ring is not in guest memory; the ring is broken then.
+    pub fn finish(
+        &self,
+        mem: &GuestMemoryMmap,
+        generation: Generation,
+        head: u16,
+        bytes: u32,
+    ) -> Result<(), Malformed> {
+        let mut state = self.vring.get_mut();
+        let used = if self.shared.inflight.current(generation) {
+            state.get_queue_mut().add_used(mem, head, bytes)
+        } else {
+            Ok(())
+        };
+        self.shared.inflight.finish(generation);
+        used.map_err(|_| self.break_down())
+    }
+
+    /// Puts the requests that were taken and not begun back into the ring.
+    pub fn put_back(&self, generation: Generation) {
+        let mut state = self.vring.get_mut();
+        let count = self.shared.inflight.put_back(generation);
+        let queue = state.get_queue_mut();
+        queue.set_next_avail(queue.next_avail().wrapping_sub(count));
+    }
+
+    /// Interrupts the driver if it wants that. Returns whether it was.
+    ///
+    /// # Errors
+    /// [`Malformed::RingAddress`] if the ring is not in guest memory; the ring is broken then.
+    pub fn notify(&self, mem: &GuestMemoryMmap) -> Result<bool, Malformed> {
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        let wanted = queue
+            .needs_notification(mem)
+            .map_err(|_| self.break_down())?;
+        if !wanted || (!queue.event_idx_enabled() && no_interrupt(mem, queue.avail_ring())) {
+            return Ok(false);
+        }
+        if state.get_call().is_none() {
+            return Ok(false);
+        }
+        // An event descriptor that cannot be written is the front-end's affair; the driver polls
+        // or waits, and nothing is lost in the ring.
+        Ok(state.signal_used_queue().is_ok())
+    }
+
+    /// Tells the driver not to kick, as far as the ring has a way to say so.
+    pub fn suppress_kicks(&self, mem: &GuestMemoryMmap) {
+        let mut state = self.vring.get_mut();
+        if self.usable(&state) {
+            // If it cannot be written, the next take finds the same fault and says so.
+            let _ = state.get_queue_mut().disable_notification(mem);
+        }
+    }
+
+    /// Asks the driver to kick. Returns whether something was made available meanwhile.
+    ///
+    /// # Errors
+    /// [`Malformed::RingAddress`] if the ring is not in guest memory; the ring is broken then.
+    pub fn ask_for_kicks(&self, mem: &GuestMemoryMmap) -> Result<bool, Malformed> {
+        let mut state = self.vring.get_mut();
+        if !self.usable(&state) {
+            return Ok(false);
+        }
+        state
+            .get_queue_mut()
+            .enable_notification(mem)
+            .map_err(|_| self.break_down())
+    }
+
+    /// Where to poll, or nothing if the ring is stopped, disabled or broken.
+    #[must_use]
+    pub fn poll_point(&self) -> Option<PollPoint> {
+        let state = self.vring.get_ref();
+        if !self.usable(&state) {
+            return None;
+        }
+        let queue = state.get_queue();
+        Some(PollPoint {
+            index: GuestAddress(queue.avail_ring()).checked_add(2)?,
+            next: queue.next_avail(),
+        })
+    }
+
+    /// Somebody waits for this ring to have nothing in flight.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.shared.inflight.draining()
+    }
+
+    /// Waits until nothing of a ring that is no longer ready is in flight, at most for `deadline`.
+    /// What is left then is put back into the ring. Returns how much that was.
+    pub fn drain(&self, deadline: Duration) -> usize {
+        let left = self.shared.inflight.drain(deadline).len();
+        if left != 0 {
+            let mut state = self.vring.get_mut();
+            let queue = state.get_queue_mut();
+            // At most TAKE_MAX are in flight.
+            let count = u16::try_from(left).unwrap_or(u16::MAX);
+            queue.set_next_avail(queue.next_avail().wrapping_sub(count));
+        }
+        left
+    }
+
+    /// The ring's guest broke it.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.shared.broken.load(Ordering::Relaxed)
+    }
+
+    fn usable(&self, state: &VringState<Memory>) -> bool {
+        state.is_enabled() && state.get_queue().ready() && !self.is_broken()
+    }
+
+    fn break_down(&self) -> Malformed {
+        self.shared.broken.store(true, Ordering::Relaxed);
+        Malformed::RingAddress
+    }
+
+    fn mend(&self) {
+        self.shared.broken.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The driver has set the flag that asks for no interrupts. The crate's queue does not look at it.
+fn no_interrupt(mem: &GuestMemoryMmap, avail_ring: u64) -> bool {
+    mem.load::<u16>(GuestAddress(avail_ring), Ordering::Relaxed)
+        .is_ok_and(|flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT != 0)
+}
+
+impl<'a> VringStateGuard<'a, Memory> for Ring {
+    type G = MutexGuard<'a, VringState<Memory>>;
+}
+
+impl<'a> VringStateMutGuard<'a, Memory> for Ring {
+    type G = MutexGuard<'a, VringState<Memory>>;
+}
+
+impl VringT<Memory> for Ring {
+    fn new(mem: Memory, max_queue_size: u16) -> Result<Self, QueueError> {
+        Ok(Self {
+            vring: VringMutex::new(mem, max_queue_size)?,
+            shared: Arc::default(),
+        })
+    }
+
+    fn get_ref(&self) -> <Self as VringStateGuard<'_, Memory>>::G {
+        self.vring.get_ref()
+    }
+
+    fn get_mut(&self) -> <Self as VringStateMutGuard<'_, Memory>>::G {
+        self.vring.get_mut()
+    }
+
+    fn add_used(&self, desc_index: u16, len: u32) -> Result<(), QueueError> {
+        self.vring.add_used(desc_index, len)
+    }
+
+    fn signal_used_queue(&self) -> io::Result<()> {
+        self.vring.signal_used_queue()
+    }
+
+    fn enable_notification(&self) -> Result<bool, QueueError> {
+        self.vring.enable_notification()
+    }
+
+    fn disable_notification(&self) -> Result<(), QueueError> {
+        self.vring.disable_notification()
+    }
+
+    fn needs_notification(&self) -> Result<bool, QueueError> {
+        self.vring.needs_notification()
+    }
+
+    fn set_enabled(&self, enabled: bool) {
+        self.vring.set_enabled(enabled);
+    }
+
+    fn set_queue_info(
+        &self,
+        desc_table: u64,
+        avail_ring: u64,
+        used_ring: u64,
+    ) -> Result<(), QueueError> {
+        self.mend();
+        self.vring.set_queue_info(desc_table, avail_ring, used_ring)
+    }
+
+    fn queue_next_avail(&self) -> u16 {
+        self.vring.queue_next_avail()
+    }
+
+    fn set_queue_next_avail(&self, base: u16) {
+        self.mend();
+        self.vring.set_queue_next_avail(base);
+    }
+
+    fn set_queue_next_used(&self, idx: u16) {
+        self.vring.set_queue_next_used(idx);
+    }
+
+    fn queue_used_idx(&self) -> Result<u16, QueueError> {
+        self.vring.queue_used_idx()
+    }
+
+    fn set_queue_size(&self, num: u16) {
+        self.vring.set_queue_size(num);
+    }
+
+    fn set_queue_event_idx(&self, enabled: bool) {
+        self.vring.set_queue_event_idx(enabled);
+    }
+
+    fn set_queue_ready(&self, ready: bool) {
+        self.mend();
+        self.vring.set_queue_ready(ready);
+    }
+
+    fn set_kick(&self, file: Option<File>) {
+        if let Some(file) = &file {
+            // A blocking descriptor that has nothing to read would block its worker for good. If
+            // this fails the descriptor is no file at all, and reading it fails as well.
+            let _ = rustix::fs::fcntl_getfl(file).and_then(|flags| {
+                rustix::fs::fcntl_setfl(file, flags | rustix::fs::OFlags::NONBLOCK)
+            });
+        }
+        self.vring.set_kick(file);
+    }
+
+    fn read_kick(&self) -> io::Result<bool> {
+        // An error here would end the worker thread without a word. Whether there is work is found
+        // in the ring, whatever the descriptor says.
+        let _ = self.vring.read_kick();
+        Ok(self.vring.get_ref().is_enabled())
+    }
+
+    fn set_call(&self, file: Option<File>) {
+        self.vring.set_call(file);
+    }
+
+    fn set_err(&self, file: Option<File>) {
+        self.vring.set_err(file);
+    }
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The worker of one queue pair: takes requests, serves them, gives them back; then polls for a
+//! while, and sleeps.
+//!
+//! The get ring goes first: it is looked at before the put ring, and between the chunks of a put. A
+//! page fault in the guest waits for the one, write-back for the other.
+
+use std::time::{Duration, Instant};
+
+use tmem_pages::{Guest, Worker};
+use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+
+use super::poll::Poller;
+use super::request::Malformed;
+use super::request::parse::Lane;
+use super::request::serve::{Job, Served, Slot, begin};
+use super::ring::{Memory, PollPoint, Ring, Taken};
+use crate::limits::{CHUNK_PAGES, TAKE_MAX};
+use crate::metrics::{GuestMetrics, WorkerMetrics};
+
+/// Looks at the rings between two looks at the clock.
+const SPINS: u32 = 16;
+
+/// What a worker needs to know of its device; the same for all workers of a connection.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The guest's pools.
+    pub guest: &'a Guest,
+    /// The guest's counters.
+    pub metrics: &'a GuestMetrics,
+    /// The guest's memory, as it is now.
+    pub memory: &'a Memory,
+    /// Puts are refused, because the daemon is about to end.
+    pub ending: &'a dyn Fn() -> bool,
+    /// The connection is over: leave the rings alone.
+    pub over: &'a dyn Fn() -> bool,
+}
+
+impl Context<'_> {
+    /// Counts a broken rule, and logs it if its kind has not been logged for a while.
+    pub fn malformed(&self, kind: Malformed, queue: &str) {
+        // Since any fixed moment; the daemon's start would do as well.
+        if let Some(count) = self.metrics.malformed(kind, since_start()) {
+            tracing::warn!(
+                guest = self.guest.name(),
+                queue,
+                kind = kind.as_str(),
+                count,
+                "the guest's driver breaks the device's rules"
+            );
+        }
+    }
+
+    /// As [`Context::malformed`], for what stops the whole queue.
+    pub fn broken(&self, kind: Malformed, queue: &str) {
+        if let Some(count) = self.metrics.malformed(kind, since_start()) {
+            tracing::error!(
+                guest = self.guest.name(),
+                queue,
+                kind = kind.as_str(),
+                count,
+                "the guest's driver broke a queue, which stands still until the device is reset"
+            );
+        }
+    }
+}
+
+/// Time since the first call.
+fn since_start() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// What serves requests: the engine's worker and the buffers, without any ring.
+#[derive(Debug)]
+pub struct PairWorker {
+    pair: usize,
+    engine: Worker,
+    get: Slot,
+    put: Slot,
+    poller: Poller,
+}
+
+/// The two rings of a pair.
+#[derive(Clone, Copy)]
+pub struct Pair<'a> {
+    /// Gets.
+    pub get: &'a Ring,
+    /// Puts and flushes.
+    pub put: &'a Ring,
+}
+
+impl PairWorker {
+    /// A worker for queue pair `pair` that polls at most `poll_us`.
+    #[must_use]
+    pub fn new(pair: usize, engine: Worker, poll_us: u32) -> Self {
+        Self {
+            pair,
+            engine,
+            get: Slot::default(),
+            put: Slot::default(),
+            poller: Poller::new(poll_us),
+        }
+    }
+
+    /// Serves both rings until they are empty and polling has found nothing. Called for each kick.
+    pub fn run(&mut self, context: &Context<'_>, rings: Pair<'_>) {
+        let metrics = context.metrics.worker(self.pair);
+        metrics.kicked();
+        self.poller.wake(now_ns());
+        self.suppress_kicks(context, rings);
+        while !(context.over)() {
+            let mem = context.memory.memory();
+            let served =
+                self.serve_gets(context, rings, &mem) + self.serve_puts(context, rings, &mem);
+            if served == 0 && !self.poll(rings, &mem, metrics) {
+                if !self.ask_for_kicks(context, rings, &mem) {
+                    break;
+                }
+                // Something came just now, so the driver need not kick for what follows.
+                self.suppress_kicks(context, rings);
+            }
+        }
+        self.poller.sleep(now_ns());
+    }
+
+    fn suppress_kicks(&self, context: &Context<'_>, rings: Pair<'_>) {
+        let mem = context.memory.memory();
+        rings.get.suppress_kicks(&mem);
+        rings.put.suppress_kicks(&mem);
+    }
+
+    /// Returns whether a request was made available before the driver knew that it must kick.
+    fn ask_for_kicks(&self, context: &Context<'_>, rings: Pair<'_>, mem: &GuestMemoryMmap) -> bool {
+        let mut pending = false;
+        for (ring, name) in [(rings.get, "get"), (rings.put, "put")] {
+            match ring.ask_for_kicks(mem) {
+                Ok(more) => pending |= more,
+                Err(kind) => context.broken(kind, name),
+            }
+        }
+        pending
+    }
+
+    /// Looks at both rings, without a lock, until one has a request or the window is over.
+    fn poll(&mut self, rings: Pair<'_>, mem: &GuestMemoryMmap, metrics: &WorkerMetrics) -> bool {
+        let window = Duration::from_nanos(self.poller.window_ns());
+        let points: [Option<PollPoint>; 2] = [rings.get.poll_point(), rings.put.poll_point()];
+        if window.is_zero() || points.iter().all(Option::is_none) {
+            return false;
+        }
+        let start = Instant::now();
+        let waited = loop {
+            for _ in 0..SPINS {
+                if points.iter().flatten().any(|point| point.pending(mem)) {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+            let waited = start.elapsed();
+            if points.iter().flatten().any(|point| point.pending(mem)) {
+                break Some(waited);
+            }
+            if waited >= window {
+                break None;
+            }
+        };
+        metrics.polled(waited.is_some());
+        if let Some(waited) = waited {
+            self.poller.hit(nanos(waited));
+        }
+        waited.is_some()
+    }
+
+    /// Serves what is in the get ring now. Returns the number of requests.
+    fn serve_gets(
+        &mut self,
+        context: &Context<'_>,
+        rings: Pair<'_>,
+        mem: &GuestMemoryMmap,
+    ) -> usize {
+        let Self {
+            engine, get, pair, ..
+        } = self;
+        let batch = Batch {
+            context,
+            metrics: context.metrics.worker(*pair),
+            ring: rings.get,
+            name: "get",
+            mem,
+        };
+        batch.serve(TAKE_MAX, |chain| {
+            run(chain, get, Lane::Get, context, mem, |mut job| {
+                while !job.step(mem, engine) {}
+                job.finish(mem)
+            })
+        })
+    }
+
+    /// Serves what is in the put ring now, and the get ring meanwhile. Returns the number of
+    /// requests of the put ring.
+    fn serve_puts(
+        &mut self,
+        context: &Context<'_>,
+        rings: Pair<'_>,
+        mem: &GuestMemoryMmap,
+    ) -> usize {
+        let Self {
+            engine,
+            get,
+            put,
+            pair,
+            ..
+        } = self;
+        let metrics = context.metrics.worker(*pair);
+        let gets = Batch {
+            context,
+            metrics,
+            ring: rings.get,
+            name: "get",
+            mem,
+        };
+        let puts = Batch {
+            ring: rings.put,
+            name: "put",
+            ..gets
+        };
+        // Pages dealt with since the get ring was looked at.
+        let mut pages = 0;
+        puts.serve(TAKE_MAX, |chain| {
+            run(chain, put, Lane::Put, context, mem, |mut job| {
+                loop {
+                    if pages >= CHUNK_PAGES {
+                        gets.serve(TAKE_MAX, |chain| {
+                            run(chain, get, Lane::Get, context, mem, |mut job| {
+                                while !job.step(mem, engine) {}
+                                job.finish(mem)
+                            })
+                        });
+                        pages = 0;
+                    }
+                    if job.step(mem, engine) {
+                        break;
+                    }
+                    pages = CHUNK_PAGES;
+                }
+                let served = job.finish(mem);
+                pages += served
+                    .pages
+                    .iter()
+                    .fold(1, |sum: u32, n| sum.saturating_add(*n))
+                    .min(CHUNK_PAGES);
+                served
+            })
+        })
+    }
+}
+
+/// Gathers a chain and runs it, if it is a request, by `work`.
+fn run(
+    chain: Taken<'_>,
+    slot: &mut Slot,
+    lane: Lane,
+    context: &Context<'_>,
+    mem: &GuestMemoryMmap,
+    work: impl FnOnce(Job<'_>) -> Served,
+) -> Served {
+    match slot.chain.gather(chain) {
+        Ok(()) => match begin(mem, slot, lane, context.guest, (context.ending)()) {
+            Ok(job) => work(job),
+            Err(served) => served,
+        },
+        Err(kind) => Served::silent(kind),
+    }
+}
+
+/// One ring's turn.
+#[derive(Clone, Copy)]
+pub(super) struct Batch<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) metrics: &'a WorkerMetrics,
+    pub(super) ring: &'a Ring,
+    pub(super) name: &'a str,
+    pub(super) mem: &'a GuestMemoryMmap,
+}
+
+impl Batch<'_> {
+    /// Takes what is in the ring, has each chain served, uses it, and at the end notifies the
+    /// driver once. At most `limit` chains, and at most [`TAKE_MAX`]. Returns the number used.
+    pub(super) fn serve(&self, limit: usize, mut serve: impl FnMut(Taken<'_>) -> Served) -> usize {
+        let mut taken = [const { None }; TAKE_MAX];
+        let (count, generation) = match self.ring.take(self.mem, &mut taken[..limit.min(TAKE_MAX)])
+        {
+            Ok(taken) => taken,
+            Err(kind) => {
+                self.context.broken(kind, self.name);
+                return 0;
+            }
+        };
+        if count == 0 {
+            return 0;
+        }
+        let start = Instant::now();
+        let mut used = 0;
+        for chain in taken.into_iter().flatten() {
+            if self.ring.draining() {
+                self.ring.put_back(generation);
+                break;
+            }
+            let head = chain.head_index();
+            let served = serve(chain);
+            if let Err(kind) = self
+                .ring
+                .finish(self.mem, generation, head, served.used_bytes)
+            {
+                self.context.broken(kind, self.name);
+            }
+            used += 1;
+            self.metrics.served(&served, nanos(start.elapsed()));
+            if let Some(kind) = served.malformed {
+                self.context.malformed(kind, self.name);
+            }
+        }
+        match self.ring.notify(self.mem) {
+            Ok(true) => self.metrics.called(),
+            Ok(false) => {}
+            Err(kind) => self.context.broken(kind, self.name),
+        }
+        used
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Now, on the poller's clock.
+fn now_ns() -> u64 {
+    nanos(since_start())
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every bound that the daemon keeps to, with its reason.
+
+use std::time::Duration;
+
+use tmem_abi::{BATCH_PAGES_MAX, QUEUE_REQUEST_FIRST, QUEUE_SIZE_MAX};
+
+/// Requests that a worker takes from one ring before it looks at the other and before it publishes
+/// a notification. Small, so that the first of a batch does not wait for the interrupt of the last.
+pub const TAKE_MAX: usize = 16;
+
+/// Pages of a PUT between two looks at the get ring: a get waits for at most this many copies.
+pub const CHUNK_PAGES: u32 = 32;
+
+/// Indices of a run's FLUSH between two looks at the get ring.
+pub const FLUSH_CHUNK_PAGES: u32 = 1 << 20;
+
+/// Descriptors of one chain. A chain may be longer than its queue when its table is indirect.
+pub const CHAIN_DESCRIPTORS_MAX: usize = 1024;
+
+/// Queue pairs of one guest: the vhost-user crate hands queues to threads by 64-bit masks.
+pub const QUEUE_PAIRS_MAX: u16 = (64 - QUEUE_REQUEST_FIRST) / 2;
+
+/// The longest polling that can be asked for, in µs; beyond this a sleep is always cheaper.
+pub const POLL_US_MAX: u32 = 10_000;
+
+/// For how long GET_VRING_BASE waits until the requests that were taken are used.
+pub const DRAIN_DEADLINE: Duration = Duration::from_millis(500);
+
+/// For how long an ending daemon waits until drivers have a buffer for the news.
+pub const ENDING_GRACE: Duration = Duration::from_millis(100);
+
+/// Events that wait for a buffer of the driver; the oldest is dropped beyond that.
+pub const EVENTS_PENDING_MAX: usize = 16;
+
+/// Bytes of a guest's name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Messages that one guest can cause are logged once a kind in this time.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+// A request of the largest batch, each page in a descriptor of its own, must fit into a chain.
+const _: () = assert!(CHAIN_DESCRIPTORS_MAX >= BATCH_PAGES_MAX as usize + 4);
+// A chain that uses its whole table directly must fit.
+const _: () = assert!(CHAIN_DESCRIPTORS_MAX >= QUEUE_SIZE_MAX as usize);
+const _: () = assert!(QUEUE_PAIRS_MAX <= tmem_abi::QUEUE_PAIRS_MAX);
+const _: () = assert!(CHUNK_PAGES > 0 && CHUNK_PAGES <= BATCH_PAGES_MAX);
+
+/// Lets the process have as many open files as it may: each queue has three and each region of a
+/// guest's memory one, which the usual soft limit is too low for with many guests.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit on open files");
+    }
+}

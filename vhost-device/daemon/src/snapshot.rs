@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Snapshots of the running daemon, for the admin API.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tmem_admin_api::{
+    Guest, GuestStats, Health, Memory, PAGE_BYTES, PageTotals, Pool, PoolKind, PoolLayout, Schema,
+    Status, Tier,
+};
+use tmem_pages::{Engine, Layout, PoolStats};
+
+use crate::device::Station;
+use crate::process;
+use crate::status::AdminSource;
+
+/// What the daemon consists of, apart from connections.
+pub(crate) struct Running {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) guests: Vec<ServedGuest>,
+    /// The file that holds the frames, if it has a name.
+    pub(crate) frames_file: Option<PathBuf>,
+    pub(crate) started: Instant,
+}
+
+/// A guest that the daemon serves.
+pub(crate) struct ServedGuest {
+    pub(crate) station: Arc<Station>,
+    /// Where its VMM connects, if that has a path.
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) connected: Arc<AtomicBool>,
+}
+
+impl Running {
+    fn find(&self, name: &str) -> Option<&ServedGuest> {
+        let mut guests = self.guests.iter();
+        guests.find(|guest| guest.station.guest.name() == name)
+    }
+}
+
+impl ServedGuest {
+    fn snapshot(&self) -> Guest {
+        let guest = &self.station.guest;
+        let pools = guest.pools();
+        let mut held = PoolStats::default();
+        for pool in &pools {
+            held.add(&pool.stats());
+        }
+        Guest {
+            name: guest.name().to_owned(),
+            socket: self.socket.as_ref().map(|path| path.display().to_string()),
+            connected: self.connected.load(Ordering::Relaxed),
+            epoch: guest
+                .epoch()
+                .map(|epoch| format!("{:032x}", u128::from_le_bytes(epoch.0))),
+            queue_pairs: self.station.pairs(),
+            grant_pages: guest.grant_pages(),
+            // Of one reading, so that the parts add up.
+            held_pages: held.same_filled + held.frames,
+            same_filled_pages: held.same_filled,
+            frame_pages: held.frames,
+            pools: u32::try_from(pools.len()).unwrap_or(u32::MAX),
+            poll_us: self.station.poll_us(),
+        }
+    }
+
+    fn pools(&self) -> Vec<Pool> {
+        let guest = &self.station.guest;
+        let pools = guest.pools().into_iter().map(|pool| {
+            let (spec, stats) = (pool.spec(), pool.stats());
+            let (layout, object_pages) = match spec.layout {
+                Layout::Dense { pages } => (PoolLayout::Dense, pages),
+                Layout::Sparse => (PoolLayout::Sparse, 0),
+            };
+            Pool {
+                guest: guest.name().to_owned(),
+                id: pool.id().0,
+                kind: match spec.kind {
+                    tmem_pages::PoolKind::Persistent => PoolKind::Persistent,
+                    tmem_pages::PoolKind::Ephemeral => PoolKind::Ephemeral,
+                },
+                layout,
+                object_pages,
+                pages: stats.same_filled + stats.frames,
+                same_filled: stats.same_filled,
+                frames: stats.frames,
+                puts: stats.puts,
+                gets: stats.gets,
+                misses: stats.misses,
+                flushes: stats.flushes,
+                refused: stats.refused,
+                stale: stats.stale,
+                evicted: stats.evicted,
+                corrupt: stats.corrupt,
+            }
+        });
+        pools.collect()
+    }
+}
+
+impl AdminSource for Running {
+    fn status(&self) -> Status {
+        let guests = self.guests();
+        let sum = |of: fn(&Guest) -> u64| guests.iter().map(of).sum();
+        let pages = PageTotals {
+            held: sum(|guest| guest.held_pages),
+            same_filled: sum(|guest| guest.same_filled_pages),
+            frames: sum(|guest| guest.frame_pages),
+        };
+        let connected = guests.iter().filter(|guest| guest.connected).count();
+        let engine = self.engine.stats();
+        Status {
+            schema: Schema,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            health: Health::Ok,
+            reasons: Vec::new(),
+            emulated: false,
+            tiers: vec![Tier {
+                name: "dram".to_owned(),
+                capacity_bytes: engine.frames * PAGE_BYTES,
+                used_bytes: pages.frames * PAGE_BYTES,
+            }],
+            pages,
+            memory: self.memory(pages.frames * PAGE_BYTES),
+            guests: u32::try_from(guests.len()).unwrap_or(u32::MAX),
+            connected: u32::try_from(connected).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn guests(&self) -> Vec<Guest> {
+        let mut guests: Vec<_> = self.guests.iter().map(ServedGuest::snapshot).collect();
+        guests.sort_by(|a, b| a.name.cmp(&b.name));
+        guests
+    }
+
+    fn guest(&self, name: &str) -> Option<Guest> {
+        self.find(name).map(ServedGuest::snapshot)
+    }
+
+    fn pools(&self, guest: &str) -> Option<Vec<Pool>> {
+        self.find(guest).map(ServedGuest::pools)
+    }
+
+    fn stats(&self, guest: &str) -> Option<GuestStats> {
+        self.find(guest)
+            .map(|found| found.station.metrics.snapshot(guest))
+    }
+
+    fn uptime_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Running {
+    /// Where the process's memory is, given what the pools say is in frames.
+    fn memory(&self, frames_bytes: u64) -> Memory {
+        let engine = self.engine.memory();
+        let usage = process::usage(self.frames_file.as_deref());
+        // The table lies in the frames' file and becomes resident as frames are used; what is there
+        // beyond pages and table is frames that wait.
+        let beyond_pages = usage.arena_bytes.saturating_sub(frames_bytes);
+        let frame_table_bytes = engine.frame_table.min(beyond_pages);
+        Memory::explain(
+            usage.resident,
+            Memory {
+                frames_bytes,
+                idle_frames_bytes: beyond_pages - frame_table_bytes,
+                frame_table_bytes,
+                index_bytes: engine.index + engine.pools + engine.free_lists,
+                guest_ram_bytes: usage.guest_ram_bytes(),
+                ..Memory::default()
+            },
+        )
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A pool's counters: striped, so that workers which serve one pool do not share a cache line.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::handle::Ticket;
+use crate::stats::{Aligned, PoolStats};
+
+/// Stripes of a pool's counters at most; more workers share them.
+const STRIPES_MAX: u16 = 16;
+
+/// One stripe. `pages` and `same_filled` count up and down, and wrap in a stripe where a page left
+/// that arrived in another; the sum over the stripes is right.
+#[derive(Debug, Default)]
+pub(crate) struct Stripe {
+    pages: AtomicU64,
+    same_filled: AtomicU64,
+    puts: AtomicU64,
+    gets: AtomicU64,
+    misses: AtomicU64,
+    flushes: AtomicU64,
+    refused: AtomicU64,
+    stale: AtomicU64,
+    evicted: AtomicU64,
+    corrupt: AtomicU64,
+    ticket_high: AtomicU64,
+}
+
+macro_rules! counted {
+    ($($(#[$doc:meta])* $name:ident => $field:ident;)*) => {
+        $($(#[$doc])* #[inline]
+        pub(crate) fn $name(&self, n: u64) { self.$field.fetch_add(n, Ordering::Relaxed); })*
+    };
+}
+
+impl Stripe {
+    counted! {
+        /// Pages stored by a put.
+        add_puts => puts;
+        /// Pages delivered.
+        add_gets => gets;
+        /// Gets of nothing.
+        add_misses => misses;
+        /// Pages flushed.
+        add_flushes => flushes;
+        /// Puts refused.
+        add_refused => refused;
+        /// Puts and flushes that met a newer page.
+        add_stale => stale;
+        /// Pages evicted.
+        add_evicted => evicted;
+        /// Pages that failed their checksum.
+        add_corrupt => corrupt;
+    }
+
+    /// Pages came.
+    #[inline]
+    pub(crate) fn pages_in(&self, pages: u64, same_filled: u64) {
+        if pages > 0 {
+            self.pages.fetch_add(pages, Ordering::Relaxed);
+        }
+        if same_filled > 0 {
+            self.same_filled.fetch_add(same_filled, Ordering::Relaxed);
+        }
+    }
+
+    /// Pages went.
+    #[inline]
+    pub(crate) fn pages_out(&self, pages: u64, same_filled: u64) {
+        self.pages_in(pages.wrapping_neg(), same_filled.wrapping_neg());
+    }
+
+    /// Notes a ticket that a request carries.
+    #[inline]
+    pub(crate) fn saw(&self, ticket: Ticket) {
+        if self.ticket_high.load(Ordering::Relaxed) < ticket.get() {
+            self.ticket_high.fetch_max(ticket.get(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The counters of a pool.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    stripes: Box<[Aligned<Stripe>]>,
+}
+
+impl Counters {
+    /// Counters for an engine of so many workers.
+    pub(crate) fn new(workers: u16) -> Self {
+        let stripes = workers.clamp(1, STRIPES_MAX);
+        Self {
+            stripes: (0..stripes).map(|_| Aligned::default()).collect(),
+        }
+    }
+
+    /// The stripe that a worker counts in.
+    #[inline]
+    pub(crate) fn stripe(&self, worker: u16) -> &Stripe {
+        &self.stripes[usize::from(worker) % self.stripes.len()].0
+    }
+
+    /// The sum over all stripes.
+    pub(crate) fn sum(&self) -> PoolStats {
+        let mut sum = PoolStats::default();
+        for Aligned(stripe) in &self.stripes {
+            for (total, count) in [
+                (&mut sum.pages, &stripe.pages),
+                (&mut sum.same_filled, &stripe.same_filled),
+                (&mut sum.puts, &stripe.puts),
+                (&mut sum.gets, &stripe.gets),
+                (&mut sum.misses, &stripe.misses),
+                (&mut sum.flushes, &stripe.flushes),
+                (&mut sum.refused, &stripe.refused),
+                (&mut sum.stale, &stripe.stale),
+                (&mut sum.evicted, &stripe.evicted),
+                (&mut sum.corrupt, &stripe.corrupt),
+            ] {
+                *total = total.wrapping_add(count.load(Ordering::Relaxed));
+            }
+        }
+        // A page that moved on while the stripes were read may make a sum one too low.
+        for gauge in [&mut sum.pages, &mut sum.same_filled] {
+            if *gauge > u64::MAX / 2 {
+                *gauge = 0;
+            }
+        }
+        sum.frames = sum.pages.saturating_sub(sum.same_filled);
+        sum
+    }
+
+    /// The highest ticket seen; 0 if none.
+    pub(crate) fn ticket_high(&self) -> u64 {
+        let highs = self.stripes.iter().map(|stripe| &stripe.0.ticket_high);
+        highs
+            .map(|high| high.load(Ordering::Relaxed))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Bytes of the counters.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.stripes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_that_leaves_through_another_worker_is_counted_once() {
+        let counters = Counters::new(4);
+        counters.stripe(0).pages_in(3, 1);
+        counters.stripe(1).pages_out(2, 1);
+        let sum = counters.sum();
+        assert_eq!((sum.pages, sum.same_filled, sum.frames), (1, 0, 1));
+    }
+
+    #[test]
+    fn highest_ticket_is_kept_over_all_workers() {
+        let counters = Counters::new(2);
+        counters.stripe(0).saw(Ticket::new(9).unwrap());
+        counters.stripe(1).saw(Ticket::new(5).unwrap());
+        counters.stripe(0).saw(Ticket::new(3).unwrap());
+        assert_eq!(counters.ticket_high(), 9);
+    }
+}

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The index of a sparse pool: 32 locked shards, in each a map from object to chunks of 16 words.
+//!
+//! An object's pages are dealt to the shards in groups of 1024: a large file is served by all locks,
+//! a small one lies in one shard. A flush of an object looks into each shard once. What an object
+//! has in one shard is a *part* here; parts and chunks go when their last page does, so that what
+//! a guest flushed takes no memory. Chunks of a part are a sorted vector: files are mostly read in
+//! order, which appends.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::dense::next_generation;
+use super::{Change, Entry, Found, Slots};
+use crate::frames::{FrameNo, Frames, OwnerNo};
+use crate::handle::{ObjectId, PageIndex};
+use crate::stats::Aligned;
+
+/// Locks of a pool.
+const SHARDS: usize = 32;
+/// Words in a chunk.
+const CHUNK_WORDS: u32 = 16;
+/// Neighbouring pages that lie in one shard.
+const GROUP_PAGES: u32 = 1024;
+
+type Chunk = [u64; CHUNK_WORDS as usize];
+
+/// What an object has in one shard.
+#[derive(Debug, Default)]
+struct Part {
+    /// Sorted by number; a chunk's number is the index of its first page by [`CHUNK_WORDS`].
+    chunks: Vec<(u32, Box<Chunk>)>,
+    /// The owner record, while there are framed pages.
+    owner: Option<OwnerNo>,
+    pages: u32,
+    framed: u32,
+}
+
+impl Part {
+    fn place(&self, index: PageIndex) -> Result<usize, usize> {
+        let number = index.0 / CHUNK_WORDS;
+        self.chunks.binary_search_by_key(&number, |chunk| chunk.0)
+    }
+
+    fn get(&self, index: PageIndex) -> Entry {
+        self.place(index).map_or(Entry::Empty, |at| {
+            Entry::from_word(self.chunks[at].1[(index.0 % CHUNK_WORDS) as usize])
+        })
+    }
+
+    /// Counts an entry that goes and one that comes in its place.
+    fn count(&mut self, old: Entry, new: Entry) {
+        self.pages = self.pages + u32::from(!new.is_empty()) - u32::from(!old.is_empty());
+        self.framed = self.framed + u32::from(matches!(new, Entry::Frame(_)))
+            - u32::from(matches!(old, Entry::Frame(_)));
+    }
+
+    fn set(&mut self, index: PageIndex, old: Entry, new: Entry) {
+        self.count(old, new);
+        let word = (index.0 % CHUNK_WORDS) as usize;
+        match self.place(index) {
+            Ok(at) => {
+                self.chunks[at].1[word] = new.to_word();
+                if new.is_empty() {
+                    self.drop_empty(at, at + 1);
+                }
+            }
+            Err(at) => {
+                let mut chunk = Box::new([Entry::EMPTY_WORD; CHUNK_WORDS as usize]);
+                chunk[word] = new.to_word();
+                if self.chunks.is_empty() {
+                    // Most objects are small; room for four chunks at once would cost them most.
+                    self.chunks.reserve_exact(1);
+                }
+                self.chunks.insert(at, (index.0 / CHUNK_WORDS, chunk));
+            }
+        }
+    }
+
+    /// Empties the entries `first ..= last` that `keep` does not keep.
+    fn clear(
+        &mut self,
+        (first, last): (u32, u32),
+        keep: &mut dyn FnMut(Entry) -> bool,
+        removed: &mut dyn FnMut(Entry),
+    ) {
+        let from = (self.chunks).partition_point(|chunk| chunk.0 < first / CHUNK_WORDS);
+        let to = (self.chunks).partition_point(|chunk| chunk.0 <= last / CHUNK_WORDS);
+        for at in from..to {
+            let base = self.chunks[at].0 * CHUNK_WORDS;
+            for word in 0..CHUNK_WORDS {
+                let slot = &mut self.chunks[at].1[word as usize];
+                let entry = Entry::from_word(*slot);
+                let inside = (first..=last).contains(&(base + word));
+                if inside && !entry.is_empty() && !keep(entry) {
+                    *slot = Entry::EMPTY_WORD;
+                    self.count(entry, Entry::Empty);
+                    removed(entry);
+                }
+            }
+        }
+        self.drop_empty(from, to);
+    }
+
+    /// Drops the empty ones of the chunks `from .. to`.
+    fn drop_empty(&mut self, from: usize, to: usize) {
+        let mut kept = from;
+        for at in from..to {
+            if *self.chunks[at].1 != [Entry::EMPTY_WORD; CHUNK_WORDS as usize] {
+                self.chunks.swap(kept, at);
+                kept += 1;
+            }
+        }
+        self.chunks.drain(kept..to);
+        if self.chunks.len() < self.chunks.capacity() / 4 {
+            self.chunks.shrink_to(self.chunks.len() * 2);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.chunks.capacity() * size_of::<(u32, Box<Chunk>)>()
+            + self.chunks.len() * size_of::<Chunk>()
+    }
+}
+
+/// One lock's share of the index.
+#[derive(Debug)]
+struct Shard {
+    parts: HashMap<ObjectId, Box<Part>, RandomState>,
+    /// Bytes of the parts, without the map.
+    part_bytes: usize,
+}
+
+impl Shard {
+    /// Calls `change` on a part, and then drops what it left empty.
+    fn with_part<R>(
+        &mut self,
+        frames: &Frames,
+        object: ObjectId,
+        change: impl FnOnce(&mut Part) -> R,
+    ) -> Option<R> {
+        let part = self.parts.get_mut(&object)?;
+        let before = part.bytes();
+        let result = change(part);
+        self.settle(frames, object, before);
+        Some(result)
+    }
+
+    /// Makes `part_bytes` right after a change, and drops the part if it is empty.
+    fn settle(&mut self, frames: &Frames, object: ObjectId, before: usize) {
+        let Some(part) = self.parts.get_mut(&object) else {
+            return;
+        };
+        release_owner(frames, part);
+        self.part_bytes -= before;
+        if part.pages > 0 {
+            self.part_bytes += part.bytes();
+        } else {
+            self.parts.remove(&object);
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.parts.capacity() > 64 && self.parts.len() < self.parts.capacity() / 8 {
+            self.parts.shrink_to(self.parts.len() * 2);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        // The map keeps a power of two of places, of which it fills 7 in 8, a byte for each, and 16
+        // bytes at the end.
+        let capacity = self.parts.capacity();
+        let places = match capacity {
+            0 => return self.part_bytes,
+            1..=3 => 4,
+            4..=7 => 8,
+            _ => (capacity * 8 / 7).next_power_of_two(),
+        };
+        self.part_bytes + places * (size_of::<(ObjectId, Box<Part>)>() + 1) + 16
+    }
+}
+
+/// A part without framed pages needs no owner record. Must happen before the last frame is free, or
+/// there could be more records than frames.
+fn release_owner(frames: &Frames, part: &mut Part) {
+    if part.framed == 0
+        && let Some(owner) = part.owner.take()
+    {
+        frames.remove_owner(owner);
+    }
+}
+
+/// The index of a sparse pool.
+#[derive(Debug)]
+pub(crate) struct Sparse {
+    slots: Slots,
+    /// Keyed at random, for object ids are a guest's choice.
+    hasher: RandomState,
+    shards: Box<[Aligned<Mutex<Shard>>]>,
+    closed: AtomicBool,
+}
+
+impl Sparse {
+    pub(crate) fn new(slots: Slots) -> Self {
+        let hasher = RandomState::new();
+        let shard = || {
+            Aligned(Mutex::new(Shard {
+                parts: HashMap::with_hasher(hasher.clone()),
+                part_bytes: 0,
+            }))
+        };
+        Self {
+            slots,
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            hasher,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn first_shard(&self, object: ObjectId) -> usize {
+        // Two of the bytes are plenty for 32 shards.
+        let [a, b, ..] = self.hasher.hash_one(object).to_le_bytes();
+        usize::from(u16::from_le_bytes([a, b]))
+    }
+
+    fn shard_of(first: usize, group: u32) -> usize {
+        (first + group as usize) % SHARDS
+    }
+
+    fn shard(&self, object: ObjectId, index: PageIndex) -> &Mutex<Shard> {
+        let number = Self::shard_of(self.first_shard(object), index.0 / GROUP_PAGES);
+        &self.shards[number].0
+    }
+
+    pub(crate) fn update(
+        &self,
+        frames: &Frames,
+        object: ObjectId,
+        index: PageIndex,
+        grow: bool,
+        decide: impl FnOnce(Entry) -> Change,
+    ) -> Option<Entry> {
+        let mut shard = self.shard(object, index).lock();
+        // Whoever closes the index takes this lock after, and empties what is written before.
+        if self.is_closed() {
+            return None;
+        }
+        if grow && !shard.parts.contains_key(&object) {
+            let part = Box::<Part>::default();
+            shard.part_bytes += part.bytes();
+            shard.parts.insert(object, part);
+        }
+        let slots = self.slots;
+        let old = shard.with_part(frames, object, |part| {
+            let old = part.get(index);
+            let new = match decide(old) {
+                Change::Keep => return old,
+                Change::Clear => Entry::Empty,
+                Change::Same { value, ticket } => Entry::Same { value, ticket },
+                Change::Frame(page) => {
+                    let add_owner = || frames.add_owner(slots.guest, slots.pool, object);
+                    let owner = *part.owner.get_or_insert_with(add_owner);
+                    let generation = next_generation(frames, old);
+                    Entry::Frame(frames.publish(page, owner, index, generation))
+                }
+            };
+            if old != new {
+                part.set(index, old, new);
+            }
+            old
+        });
+        Some(old.unwrap_or(Entry::Empty))
+    }
+
+    pub(crate) fn find<'a>(
+        &self,
+        frames: &'a Frames,
+        object: ObjectId,
+        index: PageIndex,
+    ) -> Found<'a> {
+        let shard = self.shard(object, index).lock();
+        match shard.parts.get(&object).map(|part| part.get(index)) {
+            None | Some(Entry::Empty) => Found::Missing,
+            Some(Entry::Same { value, .. }) => Found::Same(value),
+            // Under the lock the frame stays in the index, so it can be pinned.
+            Some(Entry::Frame(frame)) => frames
+                .mapping()
+                .pin(frame)
+                .map_or(Found::Missing, Found::Frame),
+        }
+    }
+
+    pub(crate) fn evict(
+        &self,
+        frames: &Frames,
+        object: ObjectId,
+        index: PageIndex,
+        frame: FrameNo,
+    ) -> bool {
+        let Some(mut shard) = self.shard(object, index).try_lock() else {
+            return false;
+        };
+        let evicted = shard.with_part(frames, object, |part| {
+            let entry = part.get(index);
+            let found = entry == Entry::Frame(frame);
+            if found {
+                part.set(index, entry, Entry::Empty);
+            }
+            found
+        });
+        evicted.unwrap_or(false)
+    }
+
+    pub(crate) fn clear_range(
+        &self,
+        frames: &Frames,
+        object: ObjectId,
+        (first, last): (u32, u32),
+        keep: &mut dyn FnMut(Entry) -> bool,
+        removed: &mut dyn FnMut(Entry),
+    ) {
+        let base = self.first_shard(object);
+        let groups = first / GROUP_PAGES..=last / GROUP_PAGES;
+        // After SHARDS groups every shard has been visited, and was searched for the whole range.
+        for group in groups.take(SHARDS) {
+            let mut shard = self.shards[Self::shard_of(base, group)].0.lock();
+            shard.with_part(frames, object, |part| {
+                part.clear((first, last), keep, removed);
+            });
+        }
+    }
+
+    pub(crate) fn clear_all(
+        &self,
+        frames: &Frames,
+        keep: &mut dyn FnMut(Entry) -> bool,
+        removed: &mut dyn FnMut(Entry),
+    ) {
+        for shard in &self.shards {
+            let mut shard = shard.0.lock();
+            let mut part_bytes = 0;
+            shard.parts.retain(|_, part| {
+                part.clear((0, u32::MAX), keep, removed);
+                release_owner(frames, part);
+                if part.pages > 0 {
+                    part_bytes += part.bytes();
+                }
+                part.pages > 0
+            });
+            shard.part_bytes = part_bytes;
+            shard.shrink();
+        }
+    }
+
+    pub(crate) fn close(&self) -> bool {
+        !self.closed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let shards = self.shards.iter().map(|shard| shard.0.lock().bytes());
+        size_of_val(&*self.shards) + shards.sum::<usize>()
+    }
+
+    pub(crate) fn visit(&self, seen: &mut dyn FnMut(ObjectId, PageIndex, Entry)) {
+        for shard in &self.shards {
+            for (object, part) in &shard.0.lock().parts {
+                for (number, chunk) in &part.chunks {
+                    for (word, place) in chunk.iter().zip(0..CHUNK_WORDS) {
+                        let index = number * CHUNK_WORDS + place;
+                        let entry = Entry::from_word(*word);
+                        if !entry.is_empty() {
+                            seen(*object, PageIndex(index), entry);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A pool: the pages that a guest keeps under one id, and what it was promised for them.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::account::Account;
+use crate::counters::Counters;
+use crate::handle::PoolId;
+use crate::index::{Index, LEAF_WORDS, Slots};
+use crate::shared::{Removed, Shared};
+use crate::stats::PoolStats;
+
+/// The most pools a guest may have at one time.
+pub const POOLS_MAX: usize = tmem_abi::POOLS_MAX as usize;
+
+/// A guest's dense pools may have this many pages together, whatever the engine's size: 64 GiB.
+const DENSE_PAGES_FLOOR: u64 = 1 << 24;
+/// In a larger engine they may have this many for each of its frames. Leaves of the index stay once
+/// they are made, so this bounds what they can take: 64 bytes a frame, for a guest that tries.
+const DENSE_PAGES_PER_FRAME: u64 = 8;
+const _: () = assert!(DENSE_PAGES_FLOOR.is_multiple_of(LEAF_WORDS as u64));
+
+/// The most pages that a guest's dense pools may have together.
+pub(crate) fn dense_pages_max(frames: u32) -> u64 {
+    (u64::from(frames) * DENSE_PAGES_PER_FRAME).max(DENSE_PAGES_FLOOR)
+}
+
+/// What a pool promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolKind {
+    /// A page that was stored is there until it is flushed. Counts against the grant.
+    Persistent,
+    /// A page may vanish at any time; what a get returns is never stale.
+    Ephemeral,
+}
+
+/// What a pool's pages are named by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Object 0 alone, with indices below `pages`: a swap area.
+    Dense {
+        /// Indices are below this; at least 1.
+        pages: u32,
+    },
+    /// Any object, any index: files.
+    Sparse,
+}
+
+/// The properties of a pool; they never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolSpec {
+    /// What the pool promises.
+    pub kind: PoolKind,
+    /// What its pages are named by.
+    pub layout: Layout,
+}
+
+/// Why a pool cannot be made.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// A pool with this id and other properties exists.
+    #[error(
+        "Cannot create pool {id}: it is there as {existing:?}; destroy it first, or ask for the same"
+    )]
+    Exists {
+        /// The pool's id.
+        id: u32,
+        /// What it is.
+        existing: PoolSpec,
+    },
+    /// The guest has [`POOLS_MAX`] pools.
+    #[error(
+        "Cannot create pool {id}: the guest has {POOLS_MAX} pools, which is the most; destroy one first"
+    )]
+    TooMany {
+        /// The pool's id.
+        id: u32,
+    },
+    /// A dense pool of no pages, or of so many that its index could exhaust the host.
+    #[error(
+        "Cannot create pool {id} of {pages} pages: this guest's dense pools can have 1 to {pages_max} more"
+    )]
+    BadSize {
+        /// The pool's id.
+        id: u32,
+        /// Pages asked for.
+        pages: u32,
+        /// Pages that the guest's dense pools may still add.
+        pages_max: u64,
+    },
+    /// The guest has been detached.
+    #[error("Cannot create pool {id}: its guest is detached; attach the guest again")]
+    Detached {
+        /// The pool's id.
+        id: u32,
+    },
+}
+
+/// A pool of pages. Reached through its guest; after it is destroyed, who still holds it finds it
+/// empty, and puts are refused.
+#[derive(Debug)]
+pub struct Pool {
+    id: PoolId,
+    spec: PoolSpec,
+    slots: Slots,
+    pub(crate) index: Index,
+    pub(crate) counters: Counters,
+    pub(crate) account: Arc<Account>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Pool {
+    /// An empty pool in slot `slot`.
+    pub(crate) fn new(
+        id: PoolId,
+        spec: PoolSpec,
+        slot: u32,
+        account: &Arc<Account>,
+        shared: &Arc<Shared>,
+    ) -> Self {
+        let slots = Slots {
+            guest: account.slot,
+            pool: slot,
+        };
+        Self {
+            id,
+            spec,
+            slots,
+            index: Index::new(spec.layout, slots, &shared.frames),
+            counters: Counters::new(shared.workers_max),
+            account: Arc::clone(account),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// The pool's id.
+    #[must_use]
+    pub fn id(&self) -> PoolId {
+        self.id
+    }
+
+    /// The pool's properties.
+    #[must_use]
+    pub fn spec(&self) -> PoolSpec {
+        self.spec
+    }
+
+    /// The pool has been destroyed.
+    #[must_use]
+    pub fn is_destroyed(&self) -> bool {
+        self.index.is_closed()
+    }
+
+    /// Counts.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.counters.sum()
+    }
+
+    /// The slot, as it stands in owner records.
+    pub(crate) fn slot(&self) -> u32 {
+        self.slots.pool
+    }
+
+    #[inline]
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.spec.kind == PoolKind::Ephemeral
+    }
+
+    /// Takes no more puts, flushes everything, and gives all frames back. Returns the pages flushed;
+    /// 0 the second time.
+    pub(crate) fn destroy(&self) -> u64 {
+        if !self.index.close() {
+            return 0;
+        }
+        let shared = &*self.shared;
+        let mut removed = Removed::default();
+        let mut freed = Vec::new();
+        self.index
+            .clear_all(&shared.frames, &mut |_| false, &mut |entry| {
+                freed.extend(removed.take(shared, entry));
+            });
+        self.index.release(&shared.frames);
+        shared.free.give_all(&mut freed);
+        removed.settle(shared, self, 0);
+        self.counters.stripe(0).add_flushes(removed.pages());
+        removed.pages()
+    }
+
+    /// Bytes of the index.
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// Bytes of the pool but its index.
+    pub(crate) fn own_bytes(&self) -> usize {
+        size_of::<Self>() + self.counters.bytes()
+    }
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What guests, pools and workers of one engine share: the arena, its free frames, and who may have
+//! how many of them. Here a frame is found, by eviction of an ephemeral page if need be.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::account::add_below;
+use crate::bundle::FreeFrames;
+use crate::frames::{EPHEMERAL, FrameNo, Frames, OwnerNo, REFERENCED};
+use crate::handle::PageIndex;
+use crate::index::Entry;
+use crate::pool::Pool;
+use crate::sys::{INDEXED, OwnedFrame};
+
+/// Frames beyond the configured ones, for each worker: one in hand, one that a put replaced, one
+/// that a get holds after it left the index, and one to be found.
+pub(crate) const RESERVE_PER_WORKER: u32 = 4;
+
+/// Frame table entries that the search for a page of the same guest looks at (some 50 µs).
+const OWN_SEARCH_MAX: u32 = 16_384;
+/// How often a persistent put looks for a frame. There is one, and each round fails only because
+/// another worker moves frames or holds a lock for a moment.
+const SEARCHES_MAX: u32 = 1_000_000;
+/// Ephemeral pages that one ephemeral put evicts at most, after a grant took frames away from them.
+pub(crate) const EVICTIONS_MAX: u32 = 8;
+
+/// The sum of what guests are promised.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    pub(crate) promised: u64,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) frames: Frames,
+    pub(crate) free: FreeFrames,
+    /// Frames that can be promised.
+    pub(crate) frames_max: u32,
+    pub(crate) workers_max: u16,
+    /// Worker numbers that are not in use.
+    pub(crate) idle_workers: Mutex<Vec<u16>>,
+    pub(crate) grants: Mutex<Grants>,
+    /// Pools by slot. Weak, for a pool belongs to its guest.
+    pools: RwLock<Vec<Weak<Pool>>>,
+    ephemeral: AtomicU64,
+    ephemeral_max: AtomicU64,
+    /// Where the clock's hand is in the frame table.
+    hand: AtomicU32,
+}
+
+/// What an eviction brought.
+#[derive(Debug)]
+pub(crate) enum Evicted {
+    /// A page went, and this is its frame.
+    Frame(OwnedFrame),
+    /// A page went; its frame follows when its reader is done.
+    Later,
+    /// There was nothing to evict, or it was locked.
+    Nothing,
+}
+
+impl Shared {
+    /// Shares `frames`, all of them free.
+    pub(crate) fn new(
+        frames: Frames,
+        owned: Vec<OwnedFrame>,
+        frames_max: u32,
+        workers_max: u16,
+    ) -> Self {
+        Self {
+            frames,
+            free: FreeFrames::new(owned, workers_max),
+            frames_max,
+            workers_max,
+            idle_workers: Mutex::new((0..workers_max).rev().collect()),
+            grants: Mutex::new(Grants { promised: 0 }),
+            pools: RwLock::default(),
+            ephemeral: AtomicU64::new(0),
+            ephemeral_max: AtomicU64::new(u64::from(frames_max)),
+            hand: AtomicU32::new(0),
+        }
+    }
+
+    /// Replaces a promise of `before` pages by one of `after`, if the frames suffice; otherwise says
+    /// how many pages could be promised.
+    pub(crate) fn promise(&self, grants: &mut Grants, before: u64, after: u64) -> Result<(), u64> {
+        let others = grants.promised - before;
+        let most = u64::from(self.frames_max) - others;
+        if after > most {
+            return Err(most);
+        }
+        grants.promised = others + after;
+        let rest = u64::from(self.frames_max) - grants.promised;
+        self.ephemeral_max.store(rest, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives a pool a slot: `make` gets its number.
+    pub(crate) fn add_pool(&self, make: impl FnOnce(u32) -> Pool) -> Arc<Pool> {
+        let mut pools = self.pools.write();
+        let free = pools.iter().position(|pool| pool.strong_count() == 0);
+        let slot = free.unwrap_or(pools.len());
+        // At most GUESTS_MAX × POOLS_MAX pools.
+        let pool = Arc::new(make(u32::try_from(slot).unwrap_or(u32::MAX)));
+        if slot == pools.len() {
+            pools.push(Arc::downgrade(&pool));
+        } else {
+            pools[slot] = Arc::downgrade(&pool);
+        }
+        pool
+    }
+
+    /// The pool in this slot.
+    pub(crate) fn pool(&self, slot: u32) -> Option<Arc<Pool>> {
+        self.pools.read().get(slot as usize)?.upgrade()
+    }
+
+    /// Bytes of the table of pools.
+    pub(crate) fn pool_table_bytes(&self) -> usize {
+        self.pools.read().capacity() * size_of::<Weak<Pool>>()
+    }
+
+    /// A frame for a put, from wherever there is one.
+    pub(crate) fn find_frame(&self, worker: u16) -> Option<OwnedFrame> {
+        if let Some(frame) = self.free.take(worker) {
+            return Some(frame);
+        }
+        for _ in 0..SEARCHES_MAX {
+            if let Evicted::Frame(frame) = self.evict(worker, None) {
+                return Some(frame);
+            }
+            if let Some(frame) = self.free.take(worker) {
+                return Some(frame);
+            }
+            std::thread::yield_now();
+        }
+        None
+    }
+
+    /// Counts one more ephemeral page in a frame, if there is a frame that no grant could claim.
+    pub(crate) fn admit_ephemeral(&self) -> bool {
+        add_below(&self.ephemeral, self.ephemeral_max.load(Ordering::Relaxed))
+    }
+
+    /// Counts ephemeral pages off, whose frames are free.
+    pub(crate) fn leave_ephemeral(&self, frames: u64) {
+        self.ephemeral.fetch_sub(frames, Ordering::Relaxed);
+    }
+
+    /// Ephemeral pages in frames, and how many there may be.
+    pub(crate) fn ephemeral(&self) -> (u64, u64) {
+        (
+            self.ephemeral.load(Ordering::Relaxed),
+            self.ephemeral_max.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Drops one ephemeral page, of `guest` if one is given: the next one under the clock's hand that
+    /// was not got since the hand passed it. Holds one lock, which it only tries.
+    pub(crate) fn evict(&self, worker: u16, guest: Option<u32>) -> Evicted {
+        if self.ephemeral.load(Ordering::Relaxed) == 0 {
+            return Evicted::Nothing;
+        }
+        let entries = self.frames.mapping().entries();
+        let all = self.frames.mapping().layout().frames;
+        // Twice round: once to take the second chances away, once to evict.
+        let twice = all.saturating_mul(2);
+        let steps = guest.map_or(twice, |_| twice.min(OWN_SEARCH_MAX));
+        let mut at = self.hand.load(Ordering::Relaxed);
+        for _ in 0..steps {
+            at = if at + 1 < all { at + 1 } else { 0 };
+            let entry = &entries[at as usize];
+            let state = entry.state.load(Ordering::Relaxed);
+            if state & (INDEXED | EPHEMERAL) != INDEXED | EPHEMERAL {
+                continue;
+            }
+            let owner = OwnerNo(entry.owner.load(Ordering::Relaxed));
+            let of = self.frames.owner(owner).guest.load(Ordering::Relaxed);
+            if guest.is_some_and(|guest| guest != of) {
+                continue;
+            }
+            if state & REFERENCED != 0 {
+                entry.state.fetch_and(!REFERENCED, Ordering::Relaxed);
+                continue;
+            }
+            let evicted = self.evict_frame(worker, FrameNo(at));
+            if !matches!(evicted, Evicted::Nothing) {
+                self.hand.store(at, Ordering::Relaxed);
+                return evicted;
+            }
+        }
+        self.hand.store(at, Ordering::Relaxed);
+        Evicted::Nothing
+    }
+
+    /// Drops the page in this frame. What the table says is read without a lock and may be outdated;
+    /// the index entry, once it is locked, decides.
+    fn evict_frame(&self, worker: u16, frame: FrameNo) -> Evicted {
+        let entry = self.frames.mapping().entry(frame);
+        let index = PageIndex(entry.index.load(Ordering::Relaxed));
+        let owner = self
+            .frames
+            .owner(OwnerNo(entry.owner.load(Ordering::Relaxed)));
+        let Some(pool) = self.pool(owner.pool.load(Ordering::Relaxed)) else {
+            return Evicted::Nothing;
+        };
+        if !pool.is_ephemeral() || !pool.index.evict(&self.frames, owner.object(), index, frame) {
+            return Evicted::Nothing;
+        }
+        let mut removed = Removed::default();
+        let freed = removed.take(self, Entry::Frame(frame));
+        removed.settle(self, &pool, worker);
+        pool.counters.stripe(worker).add_evicted(1);
+        freed.map_or(Evicted::Later, Evicted::Frame)
+    }
+}
+
+/// Counts index entries that are gone, until all their counters are settled at once.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    framed: u64,
+    same: u64,
+}
+
+impl Removed {
+    /// Counts an entry that is no longer in the index, and takes its frame from it.
+    #[inline]
+    pub(crate) fn take(&mut self, shared: &Shared, entry: Entry) -> Option<OwnedFrame> {
+        match entry {
+            Entry::Empty => None,
+            Entry::Same { .. } => {
+                self.same += 1;
+                None
+            }
+            Entry::Frame(frame) => {
+                self.framed += 1;
+                shared.frames.mapping().retire(frame)
+            }
+        }
+    }
+
+    /// Pages counted.
+    pub(crate) fn pages(&self) -> u64 {
+        self.framed + self.same
+    }
+
+    /// Settles the counters of `pool` and of its guest. The frames are free by now, or in the hand
+    /// of the caller, who has a reserve for that.
+    #[inline]
+    pub(crate) fn settle(&self, shared: &Shared, pool: &Pool, worker: u16) {
+        if self.pages() == 0 {
+            return;
+        }
+        pool.counters
+            .stripe(worker)
+            .pages_out(self.pages(), self.same);
+        if pool.is_ephemeral() {
+            pool.account.leave_ephemeral(self.framed, self.same);
+            shared.leave_ephemeral(self.framed);
+        } else {
+            pool.account.leave_persistent(self.pages());
+        }
+    }
+
+    /// Settles the counters of a persistent `pool` in which new pages stand in for these.
+    #[inline]
+    pub(crate) fn settle_replaced(&self, pool: &Pool, worker: u16) {
+        let stripe = pool.counters.stripe(worker);
+        stripe.pages_out(self.pages(), self.same);
+    }
+}

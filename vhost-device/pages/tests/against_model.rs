@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Random operations on the engine and on the model, from one thread: every answer is compared.
+
+mod model;
+
+use std::sync::Arc;
+
+use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, seed};
+use tmem_pages::{
+    Backing, Engine, EngineConfig, Epoch, EpochOutcome, GetMode, Guest, GuestConfig, GuestError,
+    Layout, ObjectId, PageIndex, Pool, PoolId, PoolKind, PoolSpec, Ticket, Worker,
+};
+
+const FRAMES: u32 = 160;
+const GUESTS: u64 = 3;
+const GRANTS: [u64; 3] = [40, 50, 10];
+const DENSE_PAGES: u32 = 1100;
+const STEPS: u64 = 400_000;
+
+/// A guest, its model, and the pools it has or had.
+struct Both {
+    guest: Arc<Guest>,
+    model: ModelGuest,
+    pools: Vec<(Arc<Pool>, ModelPool)>,
+    epoch: u8,
+}
+
+struct Run {
+    engine: Arc<Engine>,
+    workers: Vec<Worker>,
+    guests: Vec<Both>,
+    random: Random,
+    ticket: u64,
+}
+
+fn spec(number: u64) -> PoolSpec {
+    PoolSpec {
+        kind: if number & 1 == 0 {
+            PoolKind::Persistent
+        } else {
+            PoolKind::Ephemeral
+        },
+        layout: if number & 2 == 0 {
+            Layout::Dense { pages: DENSE_PAGES }
+        } else {
+            Layout::Sparse
+        },
+    }
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let engine = Engine::new(EngineConfig {
+            frames: FRAMES,
+            backing: Backing::Memfd,
+            workers_max: 3,
+        })
+        .unwrap();
+        let guests = (0..GUESTS).zip(GRANTS).map(|(number, grant)| Both {
+            guest: engine
+                .attach_guest(GuestConfig {
+                    name: format!("guest{number}"),
+                    grant_pages: grant,
+                })
+                .unwrap(),
+            model: ModelGuest {
+                grant,
+                ..ModelGuest::default()
+            },
+            pools: Vec::new(),
+            epoch: 0,
+        });
+        Self {
+            guests: guests.collect(),
+            workers: (0..3).map(|_| engine.worker().unwrap()).collect(),
+            engine,
+            random: Random::new(seed, 0),
+            ticket: 0,
+        }
+    }
+
+    /// A new ticket, or one of the last few.
+    fn ticket(&mut self) -> Ticket {
+        self.ticket += 1;
+        let back = if self.random.one_in(4) {
+            self.random.below(200)
+        } else {
+            0
+        };
+        Ticket::new(self.ticket.saturating_sub(back)).unwrap()
+    }
+
+    fn step(&mut self) {
+        let guest = usize::try_from(self.random.below(GUESTS)).unwrap();
+        match self.random.below(1000) {
+            0..=2 => self.control(guest),
+            3..=6 => self.pool_comes_or_goes(guest),
+            _ if self.guests[guest].pools.is_empty() => self.pool_comes_or_goes(guest),
+            _ => self.page(guest),
+        }
+    }
+
+    fn control(&mut self, number: usize) {
+        let frozen = self.random.one_in(3);
+        let kind = self.random.below(4);
+        let grant = self.random.below(90);
+        let others: u64 = (self.guests.iter().enumerate())
+            .filter(|(other, _)| *other != number)
+            .map(|(_, both)| both.model.grant)
+            .sum();
+        let both = &mut self.guests[number];
+        match kind {
+            0 | 1 => {
+                if frozen {
+                    both.guest.freeze();
+                } else {
+                    both.guest.thaw();
+                }
+                both.model.frozen = frozen;
+            }
+            2 => match both.guest.set_grant(grant) {
+                Ok(()) => {
+                    assert!(others + grant <= u64::from(FRAMES) && grant >= both.model.held);
+                    both.model.grant = grant;
+                }
+                Err(GuestError::Overcommitted { pages_max, .. }) => {
+                    assert_eq!(pages_max, u64::from(FRAMES) - others);
+                    assert!(grant > pages_max);
+                }
+                Err(error) => {
+                    assert!(
+                        matches!(error, GuestError::GrantBelowUse { held, .. } if held > grant)
+                    );
+                }
+            },
+            _ => self.epoch(number, grant == 0),
+        }
+    }
+
+    fn epoch(&mut self, number: usize, same: bool) {
+        let both = &mut self.guests[number];
+        both.epoch += u8::from(!same);
+        let known = both.guest.epoch();
+        let epoch = Epoch([both.epoch; 16]);
+        let live = both.pools.iter().filter(|(_, pool)| !pool.destroyed);
+        let pools = live.count() as u64;
+        match both.guest.begin_epoch(epoch) {
+            EpochOutcome::Same { .. } => assert_eq!(known, Some(epoch)),
+            EpochOutcome::New {
+                pools_destroyed,
+                pages_flushed,
+            } => {
+                assert_eq!(pools_destroyed, pools);
+                let held: u64 = both.pools.iter().map(|(_, pool)| pool.len()).sum();
+                assert!(pages_flushed <= held);
+                for (_, pool) in both.pools.iter_mut().filter(|(_, pool)| !pool.destroyed) {
+                    let len = pool.len();
+                    pool.destroy(&mut both.model, len);
+                }
+                assert_eq!(both.guest.ticket_high(), 0);
+            }
+        }
+    }
+
+    fn pool_comes_or_goes(&mut self, number: usize) {
+        let id = PoolId(self.random.below_u32(6));
+        let spec = spec(u64::from(id.0));
+        let destroy = self.random.one_in(3);
+        let both = &mut self.guests[number];
+        let known = both.guest.pool(id);
+        let model = |pools: &mut Vec<(Arc<Pool>, ModelPool)>| {
+            pools
+                .iter()
+                .position(|(pool, model)| pool.id() == id && !model.destroyed)
+        };
+        if destroy {
+            let flushed = both.guest.destroy_pool(id);
+            assert_eq!(flushed.is_some(), known.is_some());
+            if let Some(flushed) = flushed {
+                let at = model(&mut both.pools).unwrap();
+                both.pools[at].1.destroy(&mut both.model, flushed);
+            }
+            // A few pools that are gone stay in hands, as a slow worker would have them.
+            let gone = both.pools.iter().filter(|(_, pool)| pool.destroyed);
+            if gone.count() > 2 {
+                both.pools.retain(|(_, pool)| !pool.destroyed);
+            }
+            return;
+        }
+        let pool = both.guest.create_pool(id, spec).unwrap();
+        if let Some(known) = known {
+            assert!(Arc::ptr_eq(&pool, &known), "the same pool again");
+        } else {
+            both.pools.push((pool, ModelPool::new(spec)));
+        }
+    }
+
+    fn page(&mut self, number: usize) {
+        let ticket = self.ticket();
+        let Self {
+            guests,
+            workers,
+            random,
+            ..
+        } = self;
+        let Both {
+            guest: _,
+            model: guest,
+            pools,
+            ..
+        } = &mut guests[number];
+        let at = usize::try_from(random.below(pools.len() as u64)).unwrap();
+        let (pool, model) = &mut pools[at];
+        let worker_at = usize::try_from(random.below(workers.len() as u64)).unwrap();
+        let worker = &mut workers[worker_at];
+        let (object, index) = name(random, model.spec);
+        match random.below(100) {
+            0..45 => {
+                let content = Content(random.next());
+                let fails = random.one_in(20);
+                let source = Source { content, fails };
+                let result = worker.put(pool, object, index, ticket, &source);
+                model.put(guest, (object, index), ticket, &source, result);
+            }
+            45..80 => {
+                let mode = if random.one_in(4) {
+                    GetMode::Exclusive
+                } else {
+                    GetMode::Copy
+                };
+                let mut sink = Sink {
+                    fails: random.one_in(20),
+                    page: None,
+                };
+                let result = worker.get(pool, object, index, mode, &mut sink);
+                model.get(guest, (object, index), mode, &sink, result);
+            }
+            80..95 => {
+                let result = worker.flush_page(pool, object, index, ticket);
+                model.flush_page(guest, (object, index), ticket, result);
+            }
+            95..98 => {
+                let count = random.below_u32(40);
+                let flushed = worker.flush_range(pool, object, index, count, ticket);
+                let inside = |of: ObjectId, at: u32| {
+                    of == object
+                        && at >= index.0
+                        && u64::from(at) < u64::from(index.0) + u64::from(count)
+                };
+                model.flush_many(guest, inside, ticket, flushed);
+            }
+            98 if random.one_in(4) => {
+                let flushed = worker.flush_object(pool, object, ticket);
+                model.flush_many(guest, |of, _| of == object, ticket, flushed);
+            }
+            _ if random.one_in(20) => {
+                let flushed = worker.flush_pool(pool, ticket);
+                model.flush_many(guest, |_, _| true, ticket, flushed);
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&self) {
+        self.engine.self_check();
+        for both in &self.guests {
+            for (pool, model) in &both.pools {
+                let stats = pool.stats();
+                if model.spec.kind == PoolKind::Persistent {
+                    assert_eq!(stats.pages, model.len());
+                    assert_eq!(stats.same_filled, model.same_filled());
+                } else {
+                    assert!(stats.pages <= model.len());
+                }
+            }
+            assert_eq!(both.guest.stats().persistent_pages, both.model.held);
+        }
+    }
+}
+
+/// A page's name: few enough of them that they meet, with some at the edges.
+fn name(random: &mut Random, spec: PoolSpec) -> (ObjectId, PageIndex) {
+    match spec.layout {
+        Layout::Dense { .. } => {
+            let index = match random.below(30) {
+                0 => *random.pick(&[DENSE_PAGES - 1, DENSE_PAGES, u32::MAX, 511, 512]),
+                n => random.below_u32(30) + 70 * u32::from(n > 20),
+            };
+            let object = if random.one_in(100) {
+                ObjectId([0, 0, 1])
+            } else {
+                ObjectId::ZERO
+            };
+            (object, PageIndex(index))
+        }
+        Layout::Sparse => {
+            let object = match random.below(4) {
+                0 => ObjectId::ZERO,
+                n => ObjectId([7, n % 2, n]),
+            };
+            let index = match random.below(4) {
+                0 => u32::MAX - random.below_u32(3),
+                1 => 1020 + random.below_u32(10),
+                _ => random.below_u32(20),
+            };
+            (object, PageIndex(index))
+        }
+    }
+}
+
+#[test]
+fn engine_answers_as_the_model_does() {
+    let mut run = Run::new(seed("engine_answers_as_the_model_does"));
+    for step in 0..STEPS {
+        run.step();
+        if step % 1000 == 0 {
+            run.check();
+        }
+    }
+    run.check();
+    // A run that never came here or there would prove little.
+    let total = run.engine.stats().total;
+    println!("{total:?}");
+    for (count, what) in [
+        (total.puts, "put"),
+        (total.gets, "hit"),
+        (total.misses, "miss"),
+        (total.evicted, "eviction"),
+        (total.refused, "refusal"),
+        (total.stale, "stale request"),
+        (total.flushes, "flush"),
+    ] {
+        assert!(count > 0, "no {what} in the whole run");
+    }
+    assert_eq!(total.corrupt, 0);
+    let names: Vec<_> = run
+        .engine
+        .guests()
+        .iter()
+        .map(|guest| guest.name().to_owned())
+        .collect();
+    drop(run.workers);
+    for name in names {
+        run.engine.detach_guest(&name).unwrap();
+    }
+    run.engine.self_check();
+    let stats = run.engine.stats();
+    assert_eq!(
+        (stats.frames_used, stats.granted_pages, stats.workers),
+        (0, 0, 0)
+    );
+}

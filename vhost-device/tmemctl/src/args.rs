@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line: a noun, then a verb.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use tmem_admin_api::DEFAULT_SOCKET;
+
+use crate::table::Column;
+use crate::{guest, pool, stats};
+
+const EXAMPLES: &str = "\
+Examples:
+  tmemctl status                       health, tiers, where the memory is
+  tmemctl guest list                   all guests
+  tmemctl pool list --guest web -o id,pages,misses
+  tmemctl stats --watch 5              what happens each second, every 5 seconds
+  tmemctl --json stats | jq '.guests[].latency.get.p99_ns'
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 daemon not reachable   4 daemon degraded (status only)";
+
+/// Looks into a virtio-tmem daemon: its health, guests, pools and counters
+#[derive(Debug, Parser)]
+#[command(name = "tmemctl", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// The daemon's admin socket
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "TMEM_ADMIN_SOCKET",
+        default_value = DEFAULT_SOCKET,
+        value_hint = ValueHint::FilePath
+    )]
+    pub socket: PathBuf,
+
+    /// Print the daemon's answer as it came, as JSON; errors become JSON on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Print sizes in bytes and times in nanoseconds, without units
+    #[arg(short, long, global = true)]
+    pub bytes: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Nouns, and verbs that need none.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show health, tiers, and where the daemon's memory is; exit code 4 if it is degraded
+    Status,
+    /// Look at guests
+    #[command(subcommand)]
+    Guest(GuestVerb),
+    /// Look at pools
+    #[command(subcommand)]
+    Pool(PoolVerb),
+    /// Show counters and latencies, in total or as they change
+    Stats(StatsArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  tmemctl completions bash > /etc/bash_completion.d/tmemctl")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages and completion scripts to a directory
+    #[command(hide = true)]
+    Manual {
+        /// The directory; made if need be
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+/// Verbs of `guest`.
+#[derive(Debug, Subcommand)]
+pub enum GuestVerb {
+    /// List all guests
+    #[command(after_help = "Example:\n  tmemctl guest list -o name,held,grant")]
+    List(GuestListArgs),
+    /// Show a guest and its pools
+    #[command(after_help = "Example:\n  tmemctl guest show web")]
+    Show {
+        /// The guest's name
+        name: String,
+    },
+}
+
+/// Verbs of `pool`.
+#[derive(Debug, Subcommand)]
+pub enum PoolVerb {
+    /// List pools, of all guests or of one
+    #[command(after_help = "Example:\n  tmemctl pool list --guest web -o id,kind,pages,size")]
+    List(PoolListArgs),
+}
+
+/// Of `guest list`.
+#[derive(Debug, Args)]
+pub struct GuestListArgs {
+    /// Leave out the line of headers
+    #[arg(long)]
+    pub no_headers: bool,
+    /// Columns to show, in this order
+    #[arg(short = 'o', long, value_name = "COLUMN,…", value_delimiter = ',',
+          value_parser = names(guest::COLUMNS))]
+    pub columns: Vec<String>,
+}
+
+/// Of `pool list`.
+#[derive(Debug, Args)]
+pub struct PoolListArgs {
+    /// Only this guest's pools
+    #[arg(long, value_name = "NAME")]
+    pub guest: Option<String>,
+    /// Leave out the line of headers
+    #[arg(long)]
+    pub no_headers: bool,
+    /// Columns to show, in this order
+    #[arg(short = 'o', long, value_name = "COLUMN,…", value_delimiter = ',',
+          value_parser = names(pool::COLUMNS))]
+    pub columns: Vec<String>,
+}
+
+/// Of `stats`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --watch, counts are totals since the daemon's start and latencies are over all of that time.
+With it, counts are per second and latencies are those of the last interval; with --json as well,
+each line is one answer of the daemon, in totals.
+
+Examples:
+  tmemctl stats --guest web
+  tmemctl stats --watch 1 -o guest,put,got,get-p50,get-p99")]
+pub struct StatsArgs {
+    /// Only this guest
+    #[arg(long, value_name = "NAME")]
+    pub guest: Option<String>,
+    /// Show what changed, every SECS seconds (1 if not given), until interrupted
+    #[arg(long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1",
+          value_parser = interval)]
+    pub watch: Option<Duration>,
+    /// Stop after this many intervals
+    #[arg(long, value_name = "N", requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Leave out the line of headers
+    #[arg(long)]
+    pub no_headers: bool,
+    /// Columns to show, in this order
+    #[arg(short = 'o', long, value_name = "COLUMN,…", value_delimiter = ',',
+          value_parser = names(stats::COLUMNS))]
+    pub columns: Vec<String>,
+}
+
+/// Accepts the names of `columns`; `--help` lists them with what they mean.
+fn names<T>(columns: &'static [Column<T>]) -> PossibleValuesParser {
+    columns
+        .iter()
+        .map(|column| PossibleValue::new(column.name).help(column.help))
+        .into()
+}
+
+/// A number of seconds, whole or not, between a tenth and a day.
+fn interval(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| (0.1..=86_400.0).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "give a number of seconds from 0.1 to 86400".into())
+}

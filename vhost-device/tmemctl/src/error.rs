@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What can go wrong, how it is told, and which exit code it gives.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tmem_admin_api::{ErrorAnswer, ErrorCode, Schema};
+
+/// Exit codes; 2, wrong usage, is clap's.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// The daemon said no, or its answer could not be used.
+    pub const FAILED: u8 = 1;
+    /// No daemon answers.
+    pub const UNREACHABLE: u8 = 3;
+    /// `status`: the daemon is degraded.
+    pub const DEGRADED: u8 = 4;
+}
+
+/// A failure of `tmemctl`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing accepts connections on the socket, or not ours.
+    #[error("cannot reach the daemon at {}", socket.display())]
+    Unreachable {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Connected, and then nothing.
+    #[error("the daemon at {} did not answer within {seconds} s", socket.display())]
+    Timeout {
+        /// Where.
+        socket: PathBuf,
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// The conversation broke off, or was not HTTP.
+    #[error("the connection to {} failed before an answer came", socket.display())]
+    Connection {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// The daemon refused, with a reason.
+    #[error("{}", .0.message)]
+    Refused(ErrorAnswer),
+    /// The daemon refused, and the reason is not one that this version understands.
+    #[error("the daemon answered {path} with HTTP status {status}")]
+    Status {
+        /// What was asked.
+        path: String,
+        /// HTTP status code.
+        status: u16,
+    },
+    /// The answer is longer than any that makes sense, or broke off.
+    #[error("the daemon's answer to {path} could not be received")]
+    Body {
+        /// What was asked.
+        path: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer is not of the layout that this version reads.
+    #[error("the daemon's answer to {path} is not one that this tmemctl can read")]
+    Unreadable {
+        /// What was asked.
+        path: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// No runtime for the conversation.
+    #[error("cannot set up the connection's event loop")]
+    Runtime(#[source] io::Error),
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Stdout failed.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
+
+/// An error with `--json`. The same fields as the daemon's own errors, with codes of ours besides.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: Schema,
+    code: &'a str,
+    message: &'a str,
+    hint: &'a str,
+}
+
+impl Error {
+    /// The program's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } => exit::UNREACHABLE,
+            _ => exit::FAILED,
+        }
+    }
+
+    /// A word for programs.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Timeout { .. } => "timeout",
+            Self::Connection { .. } | Self::Body { .. } => "connection_failed",
+            Self::Refused(answer) => match answer.code {
+                ErrorCode::BadRequest => "bad_request",
+                ErrorCode::Forbidden => "forbidden",
+                ErrorCode::NotFound => "not_found",
+                ErrorCode::NoSuchGuest => "no_such_guest",
+                ErrorCode::MethodNotAllowed => "method_not_allowed",
+                ErrorCode::TooLarge => "too_large",
+                ErrorCode::Busy => "busy",
+            },
+            Self::Status { .. } | Self::Unreadable { .. } => "unreadable_answer",
+            Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "local",
+        }
+    }
+
+    /// What to do next; may be empty.
+    fn hint(&self) -> &str {
+        match self {
+            Self::Unreachable { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "run as root, or join the group that the daemon's configuration names for its \
+                     admin socket and log in again"
+                }
+                io::ErrorKind::ConnectionRefused => {
+                    "the daemon that made this socket has ended; start it, for example with \
+                     `systemctl start vhost-device-tmem`"
+                }
+                _ => {
+                    "start the daemon, for example with `systemctl start vhost-device-tmem`, or \
+                     name its socket with --socket or TMEM_ADMIN_SOCKET"
+                }
+            },
+            Self::Timeout { .. } => {
+                "look at the daemon's log, for example with `journalctl -u vhost-device-tmem`"
+            }
+            Self::Connection { .. } => {
+                "check that --socket names the admin socket, not a guest's vhost-user socket"
+            }
+            Self::Refused(answer) => &answer.hint,
+            Self::Status { .. } | Self::Unreadable { .. } => {
+                "compare `tmemctl --version` with the daemon's; they should be of one release"
+            }
+            Self::Body { .. } => "try again",
+            Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "",
+        }
+    }
+
+    /// The message and, behind it, each cause's.
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
+    /// Tells a person, or with `json` a program.
+    pub(crate) fn report(&self, err: &mut dyn Write, json: bool) -> io::Result<()> {
+        let message = self.chain();
+        let hint = self.hint();
+        if json {
+            let report = Report {
+                schema: Schema,
+                code: self.code(),
+                message: &message,
+                hint,
+            };
+            serde_json::to_writer(&mut *err, &report)?;
+            return writeln!(err);
+        }
+        writeln!(err, "tmemctl: {message}")?;
+        if !hint.is_empty() {
+            writeln!(err, "hint: {hint}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every verb against the daemon's real server, in process, over a made-up daemon.
+//!
+//! What is printed is compared with the files in `golden/`. After a wanted change,
+//! `TMEM_BLESS=1 cargo test -p tmemctl` writes them anew; review the difference.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
+use tmemctl::args::Cli;
+use vhost_device_tmem::AdminSource;
+use vhost_device_tmem::admin::{Access, Limits, METRICS, Server, bind};
+
+#[path = "../../daemon/src/admin/tests/fake.rs"]
+mod fake;
+
+use fake::FakeSource;
+
+struct Daemon {
+    socket: PathBuf,
+    _server: Server,
+    _dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(source: FakeSource, access: Access) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("admin.sock");
+        let listener = bind(&socket, None).unwrap();
+        let server = Server::start(listener, access, Limits::default(), Arc::new(source)).unwrap();
+        Self {
+            socket,
+            _server: server,
+            _dir: dir,
+        }
+    }
+
+    fn healthy() -> Self {
+        Self::start(FakeSource::healthy(), Access::new(None))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        run(&self.socket, arguments, false)
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+fn run(socket: &Path, arguments: &[&str], colours: bool) -> Ran {
+    let socket = ["tmemctl", "--socket", socket.to_str().unwrap()];
+    let cli = Cli::try_parse_from(socket.iter().chain(arguments)).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = tmemctl::run(&cli, &mut out, &mut err, colours);
+    Ran {
+        code,
+        out: String::from_utf8(out).unwrap(),
+        err: String::from_utf8(err).unwrap(),
+    }
+}
+
+/// clap's exit code for a command line that it does not take.
+fn usage_error(arguments: &[&str]) -> i32 {
+    Cli::try_parse_from(["tmemctl"].iter().chain(arguments))
+        .unwrap_err()
+        .exit_code()
+}
+
+/// Compares with `golden/{name}`, or writes it.
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("TMEM_BLESS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap();
+    assert_eq!(text, golden, "output differs from golden/{name}");
+}
+
+#[test]
+fn tables_are_as_documented() {
+    let verbs: [(&str, &[&str]); 8] = [
+        ("status.txt", &["status"]),
+        ("status-bytes.txt", &["status", "--bytes"]),
+        ("guest-list.txt", &["guest", "list"]),
+        ("guest-show.txt", &["guest", "show", "web"]),
+        ("pool-list.txt", &["pool", "list"]),
+        ("stats.txt", &["stats"]),
+        ("stats-guest.txt", &["stats", "--guest", "web", "-b"]),
+        (
+            "stats-watch.txt",
+            &["stats", "--guest", "web", "--watch", "0.1", "--count", "2"],
+        ),
+    ];
+    for (name, arguments) in verbs {
+        // A daemon each: the made-up counters move when they are looked at.
+        let ran = Daemon::healthy().run(arguments);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
+        golden(name, &ran.out);
+    }
+}
+
+#[test]
+fn json_is_the_daemons_answer_on_one_line() {
+    let verbs: [(&str, &[&str]); 5] = [
+        ("status.json", &["status", "--json"]),
+        ("guests.json", &["--json", "guest", "list"]),
+        ("guest.json", &["guest", "show", "web", "--json"]),
+        ("pools.json", &["pool", "list", "--json"]),
+        ("stats.json", &["stats", "--json"]),
+    ];
+    for (name, arguments) in verbs {
+        let ran = Daemon::healthy().run(arguments);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
+        assert_eq!(ran.out.matches('\n').count(), 1);
+        let value: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(value["schema"], json!(1), "{arguments:?}");
+        golden(name, &format!("{value:#}\n"));
+    }
+}
+
+#[test]
+fn watching_as_json_prints_an_answer_a_line() {
+    let ran = Daemon::healthy().run(&["stats", "--watch", "0.1", "--count", "3", "--json"]);
+    assert_eq!(ran.code, 0);
+    let times: Vec<u64> = ran
+        .out
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["uptime_ns"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        times,
+        [2_000_000_000, 3_000_000_000, 4_000_000_000],
+        "the first is the base"
+    );
+}
+
+#[test]
+fn columns_are_shown_as_asked() {
+    let daemon = Daemon::healthy();
+    let ran = daemon.run(&[
+        "pool",
+        "list",
+        "--guest",
+        "web",
+        "-o",
+        "pages,id",
+        "--no-headers",
+    ]);
+    assert_eq!(ran.out, "1300  0\n 200  7\n");
+    let ran = daemon.run(&["guest", "list", "--columns", "name", "-o", "socket"]);
+    assert_eq!(
+        ran.out
+            .lines()
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+        ["NAME", "SOCKET"]
+    );
+    assert!(ran.out.contains("/run/tmem/web.sock"));
+}
+
+#[test]
+fn a_degraded_daemon_gives_exit_code_4() {
+    let daemon = Daemon::start(FakeSource::degraded(), Access::new(None));
+    let ran = daemon.run(&["status"]);
+    assert_eq!((ran.code, ran.err.as_str()), (4, ""));
+    assert!(
+        ran.out.contains("degraded") && ran.out.contains("tier dram is full"),
+        "{}",
+        ran.out
+    );
+    let ran = daemon.run(&["status", "--json"]);
+    assert_eq!(ran.code, 4);
+    let value: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(value["reasons"], json!(["tier dram is full"]));
+    assert_eq!(daemon.run(&["guest", "list"]).code, 0, "only status judges");
+}
+
+#[test]
+fn an_unknown_guest_gives_exit_code_1_and_the_next_command() {
+    let daemon = Daemon::healthy();
+    for arguments in [
+        &["guest", "show", "ghost"][..],
+        &["pool", "list", "--guest", "ghost"],
+        &["stats", "--guest", "ghost"],
+    ] {
+        let ran = daemon.run(arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{arguments:?}");
+        assert_eq!(
+            ran.err,
+            "tmemctl: no guest is named \"ghost\"\nhint: `tmemctl guest list` shows the guests\n"
+        );
+    }
+    let ran = daemon.run(&["guest", "show", "ghost", "--json"]);
+    let error: Value = serde_json::from_str(&ran.err).unwrap();
+    assert_eq!((ran.code, &error["schema"]), (1, &json!(1)));
+    assert_eq!(error["code"], "no_such_guest");
+}
+
+#[test]
+fn a_name_that_needs_escaping_arrives_whole() {
+    let ran = Daemon::healthy().run(&["guest", "show", "a \"b\"/c"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.contains("a \"b\"/c"));
+    let ran = Daemon::healthy().run(&["stats", "--guest", "a \"b\"/c", "-o", "guest,got,get-p50"]);
+    assert_eq!(ran.code, 0);
+    assert!(
+        ran.out.lines().nth(1).unwrap().ends_with('-'),
+        "nothing measured: {}",
+        ran.out
+    );
+}
+
+#[test]
+fn no_daemon_gives_exit_code_3_and_says_how_to_start_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let ran = run(&socket, &["status"], false);
+    assert_eq!((ran.code, ran.out.as_str()), (3, ""));
+    assert!(ran.err.contains(socket.to_str().unwrap()), "{}", ran.err);
+    assert!(ran.err.contains("hint: start the daemon"), "{}", ran.err);
+    let ran = run(&socket, &["status", "--json"], false);
+    assert_eq!(
+        serde_json::from_str::<Value>(&ran.err).unwrap()["code"],
+        "unreachable"
+    );
+
+    drop(UnixListener::bind(&socket).unwrap());
+    let ran = run(&socket, &["guest", "list"], false);
+    assert_eq!(ran.code, 3);
+    assert!(ran.err.contains("has ended; start it"), "{}", ran.err);
+}
+
+#[test]
+fn whoever_is_not_admitted_is_told_why() {
+    let daemon = Daemon::start(
+        FakeSource::healthy(),
+        Access {
+            uids: Vec::new(),
+            group: None,
+        },
+    );
+    let ran = daemon.run(&["status"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("may not use the admin API"), "{}", ran.err);
+    assert!(
+        ran.err.contains("hint: run as root, or join the group"),
+        "{}",
+        ran.err
+    );
+    let ran = daemon.run(&["status", "--json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&ran.err).unwrap()["code"],
+        "forbidden"
+    );
+}
+
+#[test]
+fn something_that_is_no_daemon_gives_exit_code_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("other.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let other = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = [0; 16];
+        stream.read_exact(&mut asked).unwrap();
+        stream.write_all(b"220 mail.example ESMTP\r\n").unwrap();
+        // Reads the rest, so that closing does not reset the connection.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let ran = run(&socket, &["status"], false);
+    other.join().unwrap();
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(
+        ran.err
+            .contains("hint: check that --socket names the admin socket"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn wrong_usage_gives_exit_code_2() {
+    for arguments in [
+        &["gest", "list"][..],
+        &["pool", "list", "-o", "no-such-column"],
+        &["stats", "--watch", "0"],
+        &["stats", "--watch", "nan"],
+        &["stats", "--count", "3"],
+        &["guest", "show"],
+        &["completions", "cmd.exe"],
+        &[],
+    ] {
+        assert_eq!(usage_error(arguments), 2, "{arguments:?}");
+    }
+    assert_eq!(usage_error(&["--help"]), 0);
+}
+
+#[test]
+fn colours_are_used_only_when_they_are_wanted() {
+    let daemon = Daemon::healthy();
+    let plain = run(&daemon.socket, &["status"], false);
+    let colourful = run(&daemon.socket, &["status"], true);
+    assert!(!plain.out.contains('\u{1b}'));
+    assert!(colourful.out.contains('\u{1b}'));
+}
+
+#[test]
+fn completions_and_man_pages_are_written_for_every_visible_verb() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = run(Path::new("/nowhere"), &["completions", "bash"], false);
+    assert_eq!(ran.code, 0);
+    assert!(ran.out.contains("complete -F _tmemctl"), "{}", ran.out);
+    let out = dir.path().join("man");
+    let ran = run(
+        Path::new("/nowhere"),
+        &["manual", out.to_str().unwrap()],
+        false,
+    );
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    for file in [
+        "tmemctl.1",
+        "tmemctl-status.1",
+        "tmemctl-guest-show.1",
+        "tmemctl-pool-list.1",
+        "tmemctl-stats.1",
+        "tmemctl.bash",
+        "_tmemctl",
+        "tmemctl.fish",
+    ] {
+        assert!(
+            out.join(file).exists(),
+            "{file} is missing; written:\n{}",
+            ran.out
+        );
+    }
+    assert!(
+        !out.join("tmemctl-manual.1").exists(),
+        "hidden verbs have no page"
+    );
+    assert_eq!(ran.out.lines().count(), fs::read_dir(&out).unwrap().count());
+    let page = fs::read_to_string(out.join("tmemctl-stats.1")).unwrap();
+    assert!(page.contains("watch"));
+}
+
+/// The page about `tmemctl` in the book: its examples, columns and metrics.
+#[test]
+fn the_book_shows_what_is_printed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let book = fs::read_to_string(root.join("../../docs/tmemctl.md")).unwrap();
+    for name in [
+        "status.txt",
+        "guest-show.txt",
+        "pool-list.txt",
+        "stats-watch.txt",
+    ] {
+        let printed = fs::read_to_string(root.join("tests/golden").join(name)).unwrap();
+        assert!(
+            book.contains(&printed),
+            "docs/tmemctl.md does not show golden/{name}"
+        );
+    }
+    let mut command = Cli::command();
+    command.build();
+    for noun_and_verb in [&["guest", "list"][..], &["pool", "list"], &["stats"]] {
+        let verb = noun_and_verb.iter().fold(&command, |command, name| {
+            command.find_subcommand(name).unwrap()
+        });
+        let columns = verb
+            .get_arguments()
+            .find(|arg| arg.get_id() == "columns")
+            .unwrap();
+        for column in columns.get_possible_values() {
+            let line = format!(
+                "| `{}` | {} |",
+                column.get_name(),
+                column.get_help().unwrap()
+            );
+            assert!(book.contains(&line), "docs/tmemctl.md lacks {line}");
+        }
+    }
+    for metric in METRICS {
+        let line = format!("| `{}` | ", metric.name);
+        assert!(
+            book.contains(&line),
+            "docs/tmemctl.md lacks {}",
+            metric.name
+        );
+        assert!(
+            book.contains(metric.help),
+            "docs/tmemctl.md lacks {:?}",
+            metric.help
+        );
+    }
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The cache: one folder an artefact, named after its kind and the key of its inputs.
+//!
+//! An artefact is built in `<name>.partial` and renamed when it is complete, so what has its final
+//! name can be used. A lock file for each artefact keeps two runs from building the same thing at
+//! the same time; the second one waits and then finds it done.
+
+use std::fs::{self, File, FileTimes, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, IoContext, Result};
+use crate::progress::Progress;
+
+/// The folder that all artefacts are kept in.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    /// Opens the cache at `$TMEM_CACHE`, else `$XDG_CACHE_HOME/virtio-tmem`, else
+    /// `~/.cache/virtio-tmem`, and creates the folder.
+    ///
+    /// # Errors
+    /// [`Error::NoCacheFolder`] when no variable names a place, [`Error::Io`] when it cannot be
+    /// created.
+    pub fn open() -> Result<Self> {
+        let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty());
+        let folder = variable("TMEM_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| variable("XDG_CACHE_HOME").map(|d| Path::new(&d).join("virtio-tmem")))
+            .or_else(|| variable("HOME").map(|d| Path::new(&d).join(".cache/virtio-tmem")))
+            .ok_or(Error::NoCacheFolder)?;
+        Self::at(&folder)
+    }
+
+    /// Opens a cache at a given place.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be created.
+    pub fn at(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).context("create folder", folder)?;
+        let folder = fs::canonicalize(folder).context("open folder", folder)?;
+        Ok(Self { folder })
+    }
+
+    /// The cache's folder, absolute.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The log file of one kind of step.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.folder.join("log").join(format!("{name}.log"))
+    }
+
+    /// Gives the folder of the artefact `kind-key`, building it first when it is not there.
+    /// `build` gets the folder to fill.
+    pub(crate) fn artefact(
+        &self,
+        kind: &str,
+        key: &str,
+        progress: &Progress,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let name = format!("{kind}-{key}");
+        let ready = self.folder.join(&name);
+        let _lock = self.lock(&name, progress)?;
+        if !ready.is_dir() {
+            let partial = self.folder.join(format!("{name}.partial"));
+            remove_folder(&partial)?;
+            fs::create_dir_all(&partial).context("create folder", &partial)?;
+            build(&partial)?;
+            fs::rename(&partial, &ready).context("put in place", &ready)?;
+        }
+        self.mark_used(&name)?;
+        Ok(ready)
+    }
+
+    /// Takes the lock `name`; waits, and says so, while another process has it.
+    pub(crate) fn lock(&self, name: &str, progress: &Progress) -> Result<File> {
+        let folder = self.folder.join("lock");
+        fs::create_dir_all(&folder).context("create folder", &folder)?;
+        let path = folder.join(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .context("open", &path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                progress.line(&format!("waiting for another run that builds {name}"));
+                file.lock().context("lock", &path)?;
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(Error::Io {
+                    action: "lock",
+                    path,
+                    source,
+                });
+            }
+        }
+        Ok(file)
+    }
+
+    /// Removes artefacts of a kind that changes with every edit, but for the `keep` that were used
+    /// last. One that another process builds or has just looked up is left alone.
+    pub(crate) fn prune(&self, kind: &str, keep: usize) -> Result<()> {
+        let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(&self.folder).context("read folder", &self.folder)? {
+            let path = entry.context("read folder", &self.folder)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_key = |k: &str| k.len() == 16 && k.chars().all(|c| c.is_ascii_hexdigit());
+            if name
+                .strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(is_key)
+            {
+                let lock = self.folder.join("lock").join(&*name);
+                let used = fs::metadata(&lock).and_then(|m| m.modified());
+                found.push((used.unwrap_or(SystemTime::UNIX_EPOCH), path));
+            }
+        }
+        found.sort();
+        let surplus = found.len().saturating_sub(keep);
+        for (_, path) in &found[..surplus] {
+            let name = path.file_name().unwrap_or_default();
+            let lock = self.folder.join("lock").join(name);
+            if let Ok(file) = File::open(&lock)
+                && file.try_lock().is_err()
+            {
+                continue;
+            }
+            remove_folder(path)?;
+        }
+        Ok(())
+    }
+
+    /// The lock file's time says when the artefact was last wanted.
+    fn mark_used(&self, name: &str) -> Result<()> {
+        let path = self.folder.join("lock").join(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .context("open", &path)?;
+        file.set_times(FileTimes::new().set_modified(SystemTime::now()))
+            .context("touch", &path)
+    }
+}
+
+/// Removes a folder and everything below; fine when there is none.
+pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("remove", folder)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let cache = Cache::at(dir.path()).expect("open");
+        (dir, cache)
+    }
+
+    #[test]
+    fn second_request_finds_the_artefact_built() {
+        let (_dir, cache) = cache();
+        let progress = Progress::hidden();
+        let write = |folder: &Path| fs::write(folder.join("x"), "1").context("write", folder);
+        let first = cache.artefact("a", "k", &progress, write).expect("build");
+        let second = cache
+            .artefact("a", "k", &progress, |_| panic!("built twice"))
+            .expect("find");
+        assert_eq!(first, second);
+        assert!(second.join("x").exists());
+    }
+
+    #[test]
+    fn failed_build_leaves_nothing_that_looks_ready_and_is_tried_again() {
+        let (_dir, cache) = cache();
+        let progress = Progress::hidden();
+        let fail = |folder: &Path| {
+            fs::write(folder.join("half"), "").context("write", folder)?;
+            Err(Error::NoCacheFolder)
+        };
+        assert!(cache.artefact("a", "k", &progress, fail).is_err());
+        let ready = cache
+            .artefact("a", "k", &progress, |_| Ok(()))
+            .expect("second try");
+        assert!(
+            !ready.join("half").exists(),
+            "the partial folder was reused"
+        );
+    }
+
+    #[test]
+    fn prune_keeps_the_artefacts_used_last_and_other_kinds() {
+        let (_dir, cache) = cache();
+        let progress = Progress::hidden();
+        let key = |n: u32| format!("{n:016x}");
+        for n in 0..4 {
+            cache
+                .artefact("m", &key(n), &progress, |_| Ok(()))
+                .expect("build");
+            // The clock of file times may be coarse, so the order is set by hand.
+            let lock = cache.folder().join(format!("lock/m-{}", key(n)));
+            let when = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(n));
+            let file = OpenOptions::new().write(true).open(lock).expect("open");
+            file.set_times(FileTimes::new().set_modified(when))
+                .expect("set");
+        }
+        cache
+            .artefact("mm", &key(9), &progress, |_| Ok(()))
+            .expect("build");
+        cache.prune("m", 2).expect("prune");
+        let left = |kind: &str, n| cache.folder().join(format!("{kind}-{}", key(n))).exists();
+        assert!(!left("m", 0) && !left("m", 1));
+        assert!(left("m", 2) && left("m", 3) && left("mm", 9));
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The root's programs run on the host, without chroot: the root's own dynamic loader starts
+//! them with the root's libraries. So host paths, sockets and devices are simply there, and no
+//! rights are needed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::toolchain::Toolchain;
+
+/// The first QEMU whose generic vhost-user device a user may create.
+const OLDEST_QEMU: (u32, u32) = (10, 2);
+
+/// Folders that QEMU looks for firmware in, below the root.
+const FIRMWARE: [&str; 3] = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
+
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+impl Toolchain {
+    /// A command that starts `qemu-system-x86_64`: the host's own when it is new enough (10.2),
+    /// else the root's.
+    #[must_use]
+    pub fn qemu(&self) -> Command {
+        let host = "qemu-system-x86_64";
+        if version_of(host).is_some_and(|version| version >= OLDEST_QEMU) {
+            return Command::new(host);
+        }
+        let mut command = self.program("usr/bin/qemu-system-x86_64");
+        command.env("QEMU_MODULE_DIR", self.root().join(LIBRARIES).join("qemu"));
+        for folder in FIRMWARE {
+            command.arg("-L").arg(self.root().join(folder));
+        }
+        command
+    }
+
+    /// A command that starts the root's `qemu-storage-daemon`.
+    #[must_use]
+    pub fn storage_daemon(&self) -> Command {
+        let mut command = self.program("usr/bin/qemu-storage-daemon");
+        command.env("QEMU_MODULE_DIR", self.root().join(LIBRARIES).join("qemu"));
+        command
+    }
+
+    /// A command that starts the root's `qemu-img`.
+    #[must_use]
+    pub fn qemu_img(&self) -> Command {
+        self.program("usr/bin/qemu-img")
+    }
+
+    /// A command that starts any dynamic program of the root, such as `usr/bin/strip`, on the
+    /// host. The program sees the host's files, not the root's.
+    #[must_use]
+    pub fn program(&self, path: &str) -> Command {
+        let mut command = self.loader();
+        command.arg(self.root().join(path));
+        command
+    }
+
+    /// The root's loader, set to find the root's libraries and no others.
+    fn loader(&self) -> Command {
+        let mut command = Command::new(self.root().join("lib64/ld-linux-x86-64.so.2"));
+        command
+            .args(["--inhibit-cache", "--library-path"])
+            .arg(self.root().join(LIBRARIES));
+        command
+    }
+
+    /// The libraries of a program of the root, as paths inside it, the loader included. Empty for
+    /// a static program.
+    pub(crate) fn libraries(&self, path: &str) -> Result<Vec<PathBuf>> {
+        let file = self.root().join(path);
+        if !file.exists() {
+            return Err(Error::NotInRoot {
+                path: path.to_owned(),
+                root: self.root().to_path_buf(),
+            });
+        }
+        let output = self
+            .loader()
+            .arg("--list")
+            .arg(&file)
+            .output()
+            .map_err(|source| Error::Spawn {
+                program: "ld-linux-x86-64.so.2".to_owned(),
+                source,
+            })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if errors.contains("statically linked") || errors.contains("not a dynamic executable") {
+            return Ok(Vec::new());
+        }
+        if !output.status.success() || text.contains("not found") {
+            return Err(Error::Output {
+                what: "the dynamic loader",
+                detail: format!("{path}: {text}{errors}"),
+            });
+        }
+        Ok(text
+            .lines()
+            .filter_map(|line| library_path(line, self.root()))
+            .collect())
+    }
+}
+
+/// Takes `/usr/...` out of `libc.so.6 => ROOT/usr/... (0x...)`.
+fn library_path(line: &str, root: &Path) -> Option<PathBuf> {
+    let path = line.split("=> ").nth(1)?.split(" (").next()?;
+    Path::new(path)
+        .strip_prefix(root)
+        .ok()
+        .map(Path::to_path_buf)
+}
+
+/// Major and minor version of a QEMU program, if there is one.
+fn version_of(program: &str) -> Option<(u32, u32)> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let version = text.split("version ").nth(1)?;
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_read_from_the_first_line() {
+        let text = "QEMU emulator version 11.1.3 (Debian 1:11.1.3+ds-1)\nCopyright (c) ...\n";
+        assert_eq!(parse_version(text), Some((11, 1)));
+        assert!((10, 1) < OLDEST_QEMU && (11, 0) >= OLDEST_QEMU);
+        assert_eq!(parse_version("something else"), None);
+    }
+
+    #[test]
+    fn library_outside_the_root_is_not_taken() {
+        let root = Path::new("/cache/root");
+        let line = "\tlibc.so.6 => /cache/root/usr/lib/x86_64-linux-gnu/libc.so.6 (0x0)";
+        assert_eq!(
+            library_path(line, root),
+            Some(PathBuf::from("usr/lib/x86_64-linux-gnu/libc.so.6"))
+        );
+        assert_eq!(
+            library_path("\tlibx.so => /usr/lib/libx.so (0x0)", root),
+            None
+        );
+        assert_eq!(library_path("\tlinux-vdso.so.1 (0x0)", root), None);
+    }
+}
