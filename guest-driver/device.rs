@@ -112,11 +112,7 @@ impl Device {
         );
     }
 
-    fn command(
-        &self,
-        name: &str,
-        request: &wire::ControlRequest,
-    ) -> Result<wire::ControlResponse> {
+    fn command(&self, name: &str, request: &wire::ControlRequest) -> Result<wire::ControlResponse> {
         let response = self.control.command(request).inspect_err(|error| {
             pr_err!("the device does not answer {}: {:?}\n", name, error);
         })?;
@@ -311,10 +307,10 @@ impl Device {
             let Some(pair) = self.pair() else {
                 return;
             };
-            match pair
-                .put
-                .flush(|| self.flush.next_batch(&self.shared.limits, &self.shared.tickets))
-            {
+            match pair.put.flush(|| {
+                self.flush
+                    .next_batch(&self.shared.limits, &self.shared.tickets)
+            }) {
                 Flushed::All => return,
                 // SAFETY: the worker may sleep.
                 Flushed::More => unsafe { ffi::vtmem_cond_resched() },

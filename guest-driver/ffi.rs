@@ -33,6 +33,9 @@ pub(crate) struct VirtqueueInfo {
     pub(crate) ctx: bool,
 }
 
+// The driver's table in shim.c has the id as a number.
+const _: () = assert!(crate::wire::VIRTIO_ID == 13);
+
 /// Low bits of `bi_opf`: the operation.
 pub(crate) const REQ_OP_MASK: u32 = 0xff;
 pub(crate) const REQ_OP_READ: u32 = 0;
@@ -92,11 +95,7 @@ extern "C" {
         offset: c_uint,
         len: c_uint,
     );
-    pub(crate) fn vtmem_sg_buffer(
-        sg: *mut bindings::scatterlist,
-        buf: *mut c_void,
-        len: c_uint,
-    );
+    pub(crate) fn vtmem_sg_buffer(sg: *mut bindings::scatterlist, buf: *mut c_void, len: c_uint);
     pub(crate) fn vtmem_sg_end(sg: *mut bindings::scatterlist);
     pub(crate) fn vtmem_zero_page(page: *mut bindings::page, offset: c_uint);
     pub(crate) fn vtmem_lock_init(lock: *mut bindings::spinlock_t);

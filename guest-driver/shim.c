@@ -19,7 +19,7 @@
 
 #include "shim.h"
 
-/* The id stands in wire.rs too; a test of the module's alias keeps them equal. */
+/* The id stands in wire.rs too; ffi.rs asserts that it is this one. */
 #define VTMEM_VIRTIO_ID 13
 
 /* ---- The driver's table ---- */

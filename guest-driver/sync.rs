@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A spinlock that keeps interrupts off while it is held, and an event that tasks sleep on.
 //!
-//! Lock order in this module, outermost first: a flush cluster, its parked list or dirty list; a
-//! virtqueue stands alone. Swap's cluster lock and page-table lock may be held around the first
-//! two. Nothing in this module sleeps or completes a bio under one of these locks.
+//! Lock order in this module, outermost first: a request queue; a flush cluster; the flush engine's
+//! dirty list or its parked writes. Around a flush cluster, swap may hold its own cluster lock and
+//! a page-table lock. Nothing sleeps or ends a bio under one of these locks. The locks of the
+//! control and event queues stand alone.
 
 use crate::ffi;
 use core::{

@@ -213,7 +213,10 @@ fn wanted_pairs(config: &wire::Config) -> u16 {
 /// # Safety
 ///
 /// `vdev` is being probed.
-unsafe fn find_queues(vdev: *mut ffi::VirtioDevice, mut pairs: u16) -> Result<KVec<*mut Virtqueue>> {
+unsafe fn find_queues(
+    vdev: *mut ffi::VirtioDevice,
+    mut pairs: u16,
+) -> Result<KVec<*mut Virtqueue>> {
     let wanted = pairs;
     loop {
         let count = usize::from(wire::queue_count(pairs));
@@ -323,8 +326,7 @@ unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Result<KBox<Bo
         pairs.push(pair, GFP_KERNEL)?;
     }
     // SAFETY: as for this function.
-    let (control, events) =
-        unsafe { (Control::new(control)?, Events::new(event, stats.clone())?) };
+    let (control, events) = unsafe { (Control::new(control)?, Events::new(event, stats.clone())?) };
     let flush = Flush::new(disk_pages(config), stats)?;
     let device = Arc::pin_init(
         // SAFETY: the worker is stopped before the device's first reference goes.
@@ -472,4 +474,3 @@ unsafe extern "C" fn interrupt(vq: *mut Virtqueue) {
         device.interrupt(index);
     }
 }
-

@@ -132,10 +132,7 @@ impl Queue {
     /// # Safety
     ///
     /// `vq` stays valid until [`Queue::kill`] has returned.
-    pub(crate) unsafe fn new(
-        vq: *mut Virtqueue,
-        shared: Arc<Shared>,
-    ) -> Result<Pin<KBox<Self>>> {
+    pub(crate) unsafe fn new(vq: *mut Virtqueue, shared: Arc<Shared>) -> Result<Pin<KBox<Self>>> {
         // SAFETY: the virtqueue is valid.
         let ring = unsafe { ffi::virtqueue_get_vring_size(vq) } as usize;
         let count = ring.clamp(1, SLOTS_MAX);
@@ -304,6 +301,9 @@ impl Queue {
 
     /// Polls for a request of this queue until it ends or the time is over; `complete` gets it, and
     /// any other that ends meanwhile.
+    ///
+    /// Not inlined, to keep answers off the stack of writers, who may come from deep inside reclaim.
+    #[inline(never)]
     pub(crate) fn poll(&self, pending: Pending, mut complete: impl FnMut(Done)) {
         let limit = self.shared.poll_ns;
         let hit = loop {
@@ -477,14 +477,8 @@ impl State {
         let table = self.table.as_mut_ptr();
         // SAFETY: the virtqueue is not dead, and used under its lock; the table's entries from 0
         // and from `split` are two ended lists; what they point to stays until the request ends.
-        let error = unsafe {
-            ffi::vtmem_vq_add(
-                self.vq,
-                table,
-                table.wrapping_add(split),
-                token_of(nth),
-            )
-        };
+        let error =
+            unsafe { ffi::vtmem_vq_add(self.vq, table, table.wrapping_add(split), token_of(nth)) };
         if error != 0 {
             // Without a request in flight nobody would come back to this one.
             let full = error == ENOSPC.to_errno() || error == ENOMEM.to_errno();

@@ -4,8 +4,7 @@
 
 use crate::{device::Device, ffi};
 use kernel::{
-    bindings,
-    container_of, 
+    bindings, container_of,
     ffi::c_int,
     prelude::*,
     sync::atomic::{Atomic, Relaxed},

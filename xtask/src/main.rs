@@ -2,10 +2,12 @@
 //! `cargo xtask`: the project's commands. One file a command; what a command does beyond calling
 //! others belongs into a crate of its own.
 
+mod check;
 mod demo;
 mod guest;
 mod image;
 mod module;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -14,6 +16,9 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask check                      Formatting, lints, docs, licences, arrows
+  cargo xtask test                       All tests, also those in real guests
+  cargo xtask test --guests-only --filter swapped
   cargo xtask module                     Build virtio_tmem.ko for the newest kernel that fits
   cargo xtask module --kernel 7.2.12     ... for one of your choice
   cargo xtask image                      A bootable Debian disk with the module installed
@@ -38,6 +43,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Arguments),
+    Check(check::Arguments),
+    Test(test::Arguments),
     Module(module::Arguments),
     Image(image::Arguments),
     Guest(guest::Arguments),
@@ -48,6 +55,8 @@ fn main() -> ExitCode {
     let consent = vm_images::Consent::new(arguments.yes);
     let result = match arguments.command {
         Command::Demo(a) => demo::run(&a, consent),
+        Command::Check(a) => check::run(&a),
+        Command::Test(a) => test::run(&a, consent),
         Command::Module(a) => module::run(&a, consent),
         Command::Image(a) => image::run(&a, consent),
         Command::Guest(a) => guest::run(&a, consent),

@@ -18,5 +18,6 @@ mod report;
 mod table;
 
 
+pub use device::{DeviceOptions, device};
 pub use error::{Error, Result};
 pub use report::{Floors, Machine, Report, Row};

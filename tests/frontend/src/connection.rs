@@ -3,10 +3,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tmem_abi::Config;
 use vhost::vhost_user::message::{
@@ -31,6 +34,9 @@ const VERSION_1: u64 = 1 << 32;
 /// The most queues that a connection may have before the device says how many there are.
 const QUEUES_MAX: u64 = 256;
 
+/// How long a socket may exist before its server listens.
+const LISTENING: Duration = Duration::from_secs(10);
+
 /// What the connection keeps of a ring whose driver half may be on another thread.
 #[derive(Debug)]
 struct Ring {
@@ -41,10 +47,20 @@ struct Ring {
     base: u16,
 }
 
+/// The socket; closed at once when dropped, whoever else holds a descriptor of it.
+struct Stream(UnixStream);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The device may have closed it already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
 /// A connection to the device, and the rings that were set up over it.
 pub struct Connection {
     frontend: Frontend,
-    stream: UnixStream,
+    stream: Stream,
     watchdog: Watchdog,
     memory: Arc<GuestMemory>,
     options: Options,
@@ -74,12 +90,12 @@ impl Connection {
             path: socket.to_path_buf(),
             source,
         };
-        let stream = UnixStream::connect(socket).map_err(fail)?;
+        let stream = connect(socket).map_err(fail)?;
         let watched = stream.try_clone().map_err(fail)?;
         let raw = stream.try_clone().map_err(fail)?;
         Ok(Self {
             frontend: Frontend::from_stream(stream, QUEUES_MAX),
-            stream: raw,
+            stream: Stream(raw),
             watchdog: Watchdog::new(watched),
             memory: Arc::clone(memory),
             options,
@@ -108,8 +124,10 @@ impl Connection {
             options,
             mut rings,
             queues,
+            stream,
             ..
         } = lost;
+        drop(stream);
         let mut connection = Self::open(socket, &memory, options)?;
         for (index, ring) in (0..).zip(&mut rings) {
             ring.base = bases(index);
@@ -395,7 +413,7 @@ impl Connection {
 
     /// Writes bytes to the socket as they are.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).map_err(Error::Raw)
+        self.stream.0.write_all(bytes).map_err(Error::Raw)
     }
 
     /// The configuration space, once GetConfig was taken.
@@ -433,6 +451,21 @@ impl Connection {
         self.queues
             .get_mut(usize::from(index))
             .and_then(Option::take)
+    }
+}
+
+/// Connects, again and again while the socket exists but nobody listens yet.
+fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(socket) {
+            Err(error)
+                if error.kind() == ErrorKind::ConnectionRefused && start.elapsed() < LISTENING =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
     }
 }
 

@@ -89,7 +89,11 @@ fn merged(parts: &[&Histogram]) -> tmem_admin_api::Histogram {
             count: count(index),
         }),
         parts.iter().map(|part| part.sum_ns.load(Relaxed)).sum(),
-        parts.iter().map(|part| part.max_ns.load(Relaxed)).max().unwrap_or(0),
+        parts
+            .iter()
+            .map(|part| part.max_ns.load(Relaxed))
+            .max()
+            .unwrap_or(0),
     )
 }
 

@@ -21,6 +21,9 @@ const BATCH: usize = 4096;
 
 type Failure = Box<dyn std::error::Error>;
 
+/// One way to carry a page.
+type Case = fn(&mut Bench, u32);
+
 /// What is measured.
 struct Bench {
     pool: std::sync::Arc<Pool>,
@@ -126,7 +129,7 @@ fn main() -> Result<(), Failure> {
         guest: page,
         ticket: 0,
     };
-    let cases: [(&str, fn(&mut Bench, u32)); 6] = [
+    let cases: [(&str, Case); 6] = [
         ("copy in", Bench::copy_in),
         ("copy in + crc32", Bench::copy_in_and_sum),
         ("put", Bench::put),

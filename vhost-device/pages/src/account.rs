@@ -74,12 +74,11 @@ impl Account {
             .is_ok()
     }
 
-    /// Counts persistent pages off. Their frames are free by then, so that whoever is admitted in
-    /// their place finds a frame.
+    /// Counts a persistent page off.
     #[inline]
-    pub(crate) fn leave_persistent(&self, pages: u64) {
-        let before = self.quota.0.fetch_sub(pages, Ordering::Relaxed);
-        debug_assert!(Quota::used(before) >= pages);
+    pub(crate) fn leave_persistent(&self) {
+        let before = self.quota.0.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(Quota::used(before) > 0);
     }
 
     /// Counts one more same-filled ephemeral page, if there may be one more.
@@ -141,7 +140,7 @@ mod tests {
         let account = Account::new(0, 2, 1);
         assert!(account.admit_persistent() && account.admit_persistent());
         assert!(!account.admit_persistent());
-        account.leave_persistent(1);
+        account.leave_persistent();
         assert!(account.admit_persistent());
         assert_eq!(account.grant_and_use(), (2, 2));
     }

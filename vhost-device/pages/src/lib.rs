@@ -1,5 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The page engine of virtio-tmem.
+//! The page engine of virtio-tmem: where a guest's pages are once they have left the guest.
+//!
+//! An [`Engine`] owns a fixed number of 4 KiB frames in shared memory. [`Guest`]s keep pages in it,
+//! in [`Pool`]s, under an object and an index, and [`Worker`]s carry them in and out:
+//!
+//! ```text
+//!  Engine ─┬─ Guest "a" ─── account: grant, pages held, frozen
+//!          │    ├─ Pool 0 ─ dense index ──┐   a word for each page: nothing,
+//!          │    └─ Pool 1 ─ sparse index ─┤   one byte repeated, or a frame's number
+//!          ├─ Guest "b" …                 ▼
+//!          └─ shared ─┬─ arena:  frame table  ▏▏▏▏▏▏▏▏▏  24 bytes: owner, index, ticket, checksum
+//!                     │          frames       ▇▇▇▇▇▇▇▇▇  4096 bytes
+//!                     └─ free frames: a shared list, and a bundle for each worker
+//!                                         ▲
+//!  thread 1 ── Worker ── bundle, a frame in hand
+//!  thread 2 ── Worker ── …
+//! ```
+//!
+//! # What it must not know
+//! Virtqueues, sockets, async, the clock. A caller hands it a [`PageSource`] or a [`PageSink`] that
+//! copies to or from wherever its memory is; that is the one copy of the page's bytes. It runs no
+//! thread of its own.
+//!
+//! # What it promises
+//! - A page of a [persistent](PoolKind::Persistent) pool stays until it is flushed. A guest may hold
+//!   as many of them as its grant says, and a put within the grant finds a frame: the grants never
+//!   exceed the frames, and a reserve covers what is on its way.
+//! - A page of an [ephemeral](PoolKind::Ephemeral) pool may vanish. Such pages live in frames that
+//!   are promised to nobody; a clock with second chances decides which one goes.
+//! - A get returns the bytes of the last put, or says that it cannot: every page carries a CRC-32
+//!   from its arrival, which is verified before it is delivered.
+//! - A put or a flush with a ticket older than the page's leaves the page alone, so requests may be
+//!   replayed and may overtake each other.
+//!
+//! # How a put travels
+//! The worker takes the frame in its hand, or one of its bundle, of the shared list, of another
+//! worker's bundle, or of an ephemeral page. The source is copied into it. If the bytes are all the
+//! same, the frame stays in hand and the byte goes to the index. Otherwise the frame is summed, the
+//! lock of the page's index word is taken, the tickets are compared, the frame's table entry is
+//! filled, and the word swapped. The frame that was there is the next one in hand.
+//!
+//! # How a get travels
+//! The worker reads the index word, pins the frame, and reads the word again (in a sparse pool: under
+//! a shard's lock). No lock is held while the checksum is verified and the sink takes the bytes; a
+//! frame that a put replaces meanwhile is freed by whoever unpins it last.
+//!
+//! # Which thread owns what
+//! A [`Worker`] belongs to one thread. Everything else is shared and may be called from any thread.
+//! Locks, in the order in which they may nest: the guests' list, the sum of grants, a guest's control
+//! state, its list of pools, the table of pools, a lock of an index, the free owner records or
+//! one list of free frames. No index lock is held while a frame is looked for. Eviction goes against this order, from a frame to its index word, and so only tries the lock.
+//!
+//! # Where to start reading
+//! `worker/put.rs` and `worker/get.rs`, then `index/mod.rs` and `sys.rs`; `check.rs` lists what is
+//! always true.
+//!
+//! # Example
+//! ```
+//! use tmem_pages::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::new(EngineConfig { frames: 64, backing: Backing::Memfd, workers_max: 1 })?;
+//! let guest = engine.attach_guest(GuestConfig { name: "vm1".into(), grant_pages: 32 })?;
+//! let swap = PoolSpec { kind: PoolKind::Persistent, layout: Layout::Dense { pages: 1024 } };
+//! let pool = guest.create_pool(PoolId(0), swap)?;
+//!
+//! let mut worker = engine.worker()?;
+//! let mut page: PageBytes = [7; PAGE_SIZE];
+//! page[0] = 8;
+//! let ticket = Ticket::new(1).ok_or("a ticket is below 2^52")?;
+//! let put = worker.put(&pool, ObjectId::ZERO, PageIndex(3), ticket, &page);
+//! assert_eq!(put, PutResult::Stored);
+//!
+//! let mut back: PageBytes = [0; PAGE_SIZE];
+//! let got = worker.get(&pool, ObjectId::ZERO, PageIndex(3), GetMode::Exclusive, &mut back);
+//! assert_eq!(got, GetResult::Hit);
+//! assert_eq!(page, back);
+//! # Ok(())
+//! # }
+//! ```
 #![deny(unsafe_code)]
 
 mod account;
@@ -15,7 +94,10 @@ mod index;
 mod pool;
 mod shared;
 mod stats;
-#[allow(unsafe_code)]
+#[expect(
+    unsafe_code,
+    reason = "the one file that maps memory and reaches frames in it"
+)]
 mod sys;
 mod worker;
 

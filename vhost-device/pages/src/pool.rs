@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::account::Account;
 use crate::counters::Counters;
 use crate::handle::PoolId;
-use crate::index::{Index, LEAF_WORDS, Slots};
+use crate::index::{Entry, Index, LEAF_WORDS, Slots};
 use crate::shared::{Removed, Shared};
 use crate::stats::PoolStats;
 
@@ -170,6 +170,15 @@ impl Pool {
         self.spec.kind == PoolKind::Ephemeral
     }
 
+    /// Takes a page that is about to leave the index off the guest's account. Called under the lock of
+    /// its entry: a put of the same page that comes next finds the grant as if it came alone.
+    #[inline]
+    pub(crate) fn leave(&self, entry: Entry) {
+        if !self.is_ephemeral() && !entry.is_empty() {
+            self.account.leave_persistent();
+        }
+    }
+
     /// Takes no more puts, flushes everything, and gives all frames back. Returns the pages flushed;
     /// 0 the second time.
     pub(crate) fn destroy(&self) -> u64 {
@@ -181,7 +190,8 @@ impl Pool {
         let mut freed = Vec::new();
         self.index
             .clear_all(&shared.frames, &mut |_| false, &mut |entry| {
-                freed.extend(removed.take(shared, entry));
+                self.leave(entry);
+                removed.take_many(shared, entry, &mut freed);
             });
         self.index.release(&shared.frames);
         shared.free.give_all(&mut freed);

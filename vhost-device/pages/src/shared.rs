@@ -15,9 +15,13 @@ use crate::index::Entry;
 use crate::pool::Pool;
 use crate::sys::{INDEXED, OwnedFrame};
 
+/// Frames that a flush of many pages collects before it gives them back.
+pub(crate) const FLUSH_BULK: u32 = 32;
+
 /// Frames beyond the configured ones, for each worker: one in hand, one that a put replaced, one
-/// that a get holds after it left the index, and one to be found.
-pub(crate) const RESERVE_PER_WORKER: u32 = 4;
+/// that a get holds after it left the index, one to be found, and those that a flush collects. A
+/// page leaves its guest's account before its frame is free, so these are promised once more.
+pub(crate) const RESERVE_PER_WORKER: u32 = 4 + FLUSH_BULK;
 
 /// Frame table entries that the search for a page of the same guest looks at (some 50 µs).
 const OWN_SEARCH_MAX: u32 = 16_384;
@@ -243,13 +247,22 @@ impl Removed {
         }
     }
 
+    /// The same for one of many entries, under its lock: frames are collected, and given back when
+    /// there are some.
+    pub(crate) fn take_many(&mut self, shared: &Shared, entry: Entry, freed: &mut Vec<OwnedFrame>) {
+        freed.extend(self.take(shared, entry));
+        if freed.len() >= FLUSH_BULK as usize {
+            shared.free.give_all(freed);
+        }
+    }
+
     /// Pages counted.
     pub(crate) fn pages(&self) -> u64 {
         self.framed + self.same
     }
 
-    /// Settles the counters of `pool` and of its guest. The frames are free by now, or in the hand
-    /// of the caller, who has a reserve for that.
+    /// Settles the counters of `pool`, and an ephemeral one's account. A persistent page left its
+    /// account under its lock already, see [`Pool::leave`].
     #[inline]
     pub(crate) fn settle(&self, shared: &Shared, pool: &Pool, worker: u16) {
         if self.pages() == 0 {
@@ -261,15 +274,6 @@ impl Removed {
         if pool.is_ephemeral() {
             pool.account.leave_ephemeral(self.framed, self.same);
             shared.leave_ephemeral(self.framed);
-        } else {
-            pool.account.leave_persistent(self.pages());
         }
-    }
-
-    /// Settles the counters of a persistent `pool` in which new pages stand in for these.
-    #[inline]
-    pub(crate) fn settle_replaced(&self, pool: &Pool, worker: u16) {
-        let stripe = pool.counters.stripe(worker);
-        stripe.pages_out(self.pages(), self.same);
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random operations on the engine and on the model, from one thread: every answer is compared.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod model;
 
@@ -7,8 +8,8 @@ use std::sync::Arc;
 
 use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, seed};
 use tmem_pages::{
-    Backing, Engine, EngineConfig, Epoch, EpochOutcome, GetMode, Guest, GuestConfig, GuestError,
-    Layout, ObjectId, PageIndex, Pool, PoolId, PoolKind, PoolSpec, Ticket, Worker,
+    Backing, Engine, EngineConfig, Epoch, EpochOutcome, GetMode, GetResult, Guest, GuestConfig,
+    GuestError, Layout, ObjectId, PageIndex, Pool, PoolId, PoolKind, PoolSpec, Ticket, Worker,
 };
 
 const FRAMES: u32 = 160;
@@ -31,6 +32,7 @@ struct Run {
     guests: Vec<Both>,
     random: Random,
     ticket: u64,
+    same_filled_hits: u64,
 }
 
 fn spec(number: u64) -> PoolSpec {
@@ -76,6 +78,7 @@ impl Run {
             engine,
             random: Random::new(seed, 0),
             ticket: 0,
+            same_filled_hits: 0,
         }
     }
 
@@ -201,6 +204,7 @@ impl Run {
             guests,
             workers,
             random,
+            same_filled_hits,
             ..
         } = self;
         let Both {
@@ -233,6 +237,7 @@ impl Run {
                     page: None,
                 };
                 let result = worker.get(pool, object, index, mode, &mut sink);
+                *same_filled_hits += u64::from(result == GetResult::HitSameFilled);
                 model.get(guest, (object, index), mode, &sink, result);
             }
             80..95 => {
@@ -329,6 +334,7 @@ fn engine_answers_as_the_model_does() {
         (total.refused, "refusal"),
         (total.stale, "stale request"),
         (total.flushes, "flush"),
+        (run.same_filled_hits, "same-filled hit"),
     ] {
         assert!(count > 0, "no {what} in the whole run");
     }

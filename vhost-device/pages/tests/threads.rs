@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Several workers at once: each on pages of its own, where every answer is known, and all on the
 //! same few pages, where the answer must be one of those put in between.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 #[allow(dead_code, reason = "each test file uses its part of the model")]
 mod model;

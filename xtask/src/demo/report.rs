@@ -42,6 +42,9 @@ pub(crate) struct Run {
     pub(crate) get_on_host: Latency,
 }
 
+/// How one figure of a run is shown.
+type Figure = fn(&Run) -> String;
+
 /// The whole demo.
 pub(crate) struct Report {
     /// The guest's CPU was emulated, so times say little.
@@ -99,7 +102,7 @@ impl Report {
         let mut header = vec![String::new()];
         header.extend(self.runs.iter().map(|run| run.name.to_owned()));
         table.set_header(header);
-        let rows: [(&str, fn(&Run) -> String); 10] = [
+        let rows: [(&str, Figure); 10] = [
             ("memory needed", |run| format!("{} MiB", run.mib)),
             ("time", |run| format!("{:.1} s", run.seconds)),
             ("pages put", |run| run.pages_put.to_string()),

@@ -2,7 +2,7 @@
 //! The peer: qemu-storage-daemon's vhost-user-blk export of a RAM-backed file.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tmem_abi::PAGE_SIZE;
 use tmem_frontend::{Connection, DaemonProcess, GuestMemory, Options};
@@ -57,9 +57,8 @@ impl BlockServer {
         folder: &Path,
         pages: u32,
         polling: Polling,
-        io: &str,
     ) -> Result<Self> {
-        let file = folder.join("disk");
+        let file = folder.join(format!("disk-{polling:?}"));
         let socket = folder.join(format!("block-{polling:?}.sock"));
         let make = || -> std::io::Result<()> {
             std::fs::File::create(&file)?.set_len(u64::from(pages) * PAGE_SIZE as u64)
@@ -71,7 +70,8 @@ impl BlockServer {
             "--object".to_owned(),
             format!("iothread,id=worker,poll-max-ns={poll}"),
             "--blockdev".to_owned(),
-            format!("file,node-name=ram,filename={},aio={io}", file.display()),
+            // Of threads and io_uring the faster one on a tmpfs.
+            format!("file,node-name=ram,filename={},aio=io_uring", file.display()),
             "--export".to_owned(),
             format!(
                 "vhost-user-blk,id=disk,node-name=ram,writable=on,iothread=worker,\
@@ -79,7 +79,7 @@ impl BlockServer {
                 socket.display()
             ),
         ];
-        let process = DaemonProcess::start(Command::new(program).args(args), &[&socket])
+        let process = DaemonProcess::start(Command::new(program).args(args).stdin(Stdio::null()), &[&socket])
             .map_err(Error::frontend(Block::NAME))?;
         Ok(Self { process, socket })
     }
@@ -92,7 +92,8 @@ impl BlockServer {
             queues_max: 1,
             ..Options::default()
         };
-        let connection = Connection::establish(&self.socket, &memory, options).map_err(&fail)?;
-        Target::new(Block, connection, 0, None)
+        let mut connection = Connection::establish(&self.socket, &memory, options).map_err(&fail)?;
+        let queue = connection.take_queue(0).expect("a fresh connection has its queue");
+        Target::new(Block, connection, queue, None)
     }
 }

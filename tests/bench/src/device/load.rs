@@ -68,11 +68,6 @@ impl<F: Format> Load<F> {
         Ok(load)
     }
 
-    /// The server below.
-    pub(crate) const fn target(&mut self) -> &mut Target<F> {
-        &mut self.target
-    }
-
     /// Fills the buffers of puts with contents that were never there.
     pub(crate) fn refill(&mut self) -> Result<()> {
         self.generation += 1;

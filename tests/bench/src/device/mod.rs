@@ -1,9 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Area `device`: 4 KiB gets and puts through virtqueues, our device and a block device by turns.
+//!
+//! One front-end drives both servers, with the same ring, indirect descriptors and waiting. Each
+//! server is pinned to one processor and the client to another. A closed loop keeps 1 or 32
+//! requests in flight. Before every timed pass of puts the buffers get new contents; after every
+//! round each page is got and compared. The block device does less for a page: it has no index, no
+//! checksum and no grant.
 
 mod block;
 mod load;
+mod ours;
+mod plan;
 mod target;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use block::{Block, BlockServer};
+use load::{Load, Pass};
+use ours::{Tmem, TmemServer};
+use plan::{CASES, Case};
+use target::{Format, Op, Target};
+use tmem_frontend::Wait;
+
+use crate::pin::{self, Processors};
+use crate::report::{Machine, SCHEMA};
+use crate::{Error, Report, Result, floors};
 
 /// Bytes of the pretended guest's memory.
 const MEMORY: usize = 160 << 20;
@@ -15,20 +37,152 @@ enum Polling {
     Off,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    #[test]
-    fn peer() {
-        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-        let server = block::BlockServer::start(std::path::Path::new("qemu-storage-daemon"), dir.path(), 16384, Polling::Off, &std::env::var("AIO").unwrap_or("threads".into())).unwrap();
-        let mut load = load::Load::new(server.connect().unwrap(), 16384, 4096).unwrap();
-        load.verify().unwrap();
-        for (depth, pages, run) in [(1,1,false),(32,1,false),(1,32,true)] { for op in [target::Op::Get, target::Op::Put] {
-            load.refill().unwrap();
-            let p = load.run(op, load::Shape{depth,pages,run}, std::time::Duration::from_millis(300)).unwrap();
-            println!("{depth} {pages} {op:?} {p:?} ");
-            load.verify().unwrap();
-        }}
+/// What to measure with.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// Our daemon's program, built for release.
+    pub daemon: PathBuf,
+    /// The peer, `qemu-storage-daemon`: a path, or a name to be found on PATH. Without one, our
+    /// figures stand beside the floors alone.
+    pub peer: Option<PathBuf>,
+    /// Fewer pages, shorter passes, fewer rounds.
+    pub quick: bool,
+}
+
+/// Sizes that follow from `quick`.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    /// Pages that each server holds.
+    pages: u32,
+    /// Pages of each guest buffer.
+    buffers: u32,
+    /// Passes of each figure.
+    rounds: usize,
+    /// Length of a pass.
+    time: Duration,
+}
+
+impl Scale {
+    const fn new(quick: bool) -> Self {
+        if quick {
+            Self { pages: 1 << 14, buffers: 1 << 12, rounds: 3, time: Duration::from_millis(100) }
+        } else {
+            Self { pages: 1 << 16, buffers: 1 << 14, rounds: 7, time: Duration::from_millis(300) }
+        }
     }
 }
+
+/// Measures floors, our device and the peer.
+///
+/// # Errors
+/// When a server does not start, a request fails, or a page comes back wrong; and when the machine
+/// has fewer than two processors.
+pub fn device(options: &DeviceOptions) -> Result<Report> {
+    let scale = Scale::new(options.quick);
+    let processors = Processors::choose()?;
+    let floors = floors::measure(processors, scale.rounds, options.quick)?;
+    let mut results = floors.rows("device");
+    for polling in [Polling::On, Polling::Off] {
+        let measured = by_turns(options, scale, processors, polling)?;
+        results.extend(plan::rows(&measured, polling, options.peer.is_some(), floors));
+    }
+    Ok(Report { schema: SCHEMA, machine: Machine::here(), results })
+}
+
+/// All passes of one server in one case.
+#[derive(Clone, Debug, Default)]
+struct Series {
+    passes: Vec<Pass>,
+    /// Times that the server's threads went to sleep, for all passes together.
+    sleeps: u64,
+}
+
+impl Series {
+    /// The server's sleeps for each request.
+    fn sleeps_a_request(&self) -> f64 {
+        let requests: u64 = self.passes.iter().map(|pass| pass.requests).sum();
+        #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark")]
+        let ratio = self.sleeps as f64 / requests.max(1) as f64;
+        ratio
+    }
+}
+
+/// Both servers' series, case by case.
+#[derive(Clone, Debug)]
+struct Measured {
+    case: Case,
+    ours: Series,
+    peer: Series,
+}
+
+/// Runs the rounds of one regime: in each, every case on our server and then on the peer.
+fn by_turns(
+    options: &DeviceOptions,
+    scale: Scale,
+    processors: Processors,
+    polling: Polling,
+) -> Result<Vec<Measured>> {
+    // The peer's file must be in memory.
+    let folder = tempfile::tempdir_in("/dev/shm").map_err(Error::system("use /dev/shm"))?;
+    let path = folder.path();
+    let pages = scale.pages;
+    let ours = pin::on(processors.server, || {
+        TmemServer::start(&options.daemon, path, pages, polling)
+    })??;
+    let peer = options.peer.as_deref();
+    let peer = pin::on(processors.server, || {
+        peer.map(|program| BlockServer::start(program, path, pages, polling)).transpose()
+    })??;
+    pin::on(processors.client, || {
+        let mut ours = Side::new(ours.connect()?, ours.process.id(), scale, polling)?;
+        let mut peer = match &peer {
+            Some(peer) => Some(Side::new(peer.connect()?, peer.process.id(), scale, polling)?),
+            None => None,
+        };
+        let series = Series::default;
+        let mut measured: Vec<_> =
+            CASES.iter().map(|case| Measured { case: *case, ours: series(), peer: series() }).collect();
+        for _ in 0..scale.rounds {
+            for one in &mut measured {
+                ours.pass(one.case, scale.time, &mut one.ours)?;
+                if let Some(peer) = &mut peer {
+                    peer.pass(one.case, scale.time, &mut one.peer)?;
+                }
+            }
+            ours.load.verify()?;
+            if let Some(peer) = &mut peer {
+                peer.load.verify()?;
+            }
+        }
+        Ok(measured)
+    })?
+}
+
+/// One server under load.
+struct Side<F: Format> {
+    load: Load<F>,
+    process: u32,
+}
+
+impl<F: Format> Side<F> {
+    fn new(mut target: Target<F>, process: u32, scale: Scale, polling: Polling) -> Result<Self> {
+        target.set_wait(if polling == Polling::On { Wait::Spin } else { Wait::Sleep });
+        let load = Load::new(target, scale.pages, scale.buffers)?;
+        Ok(Self { load, process })
+    }
+
+    fn pass(&mut self, case: Case, time: Duration, into: &mut Series) -> Result<()> {
+        if case.op == Op::Put {
+            self.load.refill()?;
+        }
+        // What a server holds is of the same shape for both; a run of sectors is one request there.
+        let shape = if F::NAME == Tmem::NAME { case.ours } else { case.peer };
+        let before = pin::sleeps(self.process);
+        into.passes.push(self.load.run(case.op, shape, time)?);
+        into.sleeps += pin::sleeps(self.process) - before;
+        Ok(())
+    }
+}
+
+/// Who the peer is, for the report.
+const PEER: &str = Block::NAME;

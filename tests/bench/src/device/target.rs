@@ -61,23 +61,15 @@ pub(crate) const BATCH: usize = 32;
 pub(crate) const DEPTH: usize = 32;
 
 impl<F: Format> Target<F> {
-    /// Takes the queues out of an established connection.
+    /// Loads `gets` and `puts` of an established connection.
     pub(crate) fn new(
         format: F,
-        mut connection: Connection,
-        get: u16,
-        put: Option<u16>,
+        connection: Connection,
+        gets: Queue,
+        puts: Option<Queue>,
     ) -> Result<Self> {
         let fail = Error::frontend(F::NAME);
         let memory = Arc::clone(connection.memory());
-        let mut take = |index| {
-            let missing = tmem_frontend::Error::NotOffered {
-                what: "a queue for the load",
-            };
-            connection.take_queue(index).ok_or(missing).map_err(&fail)
-        };
-        let gets = take(get)?;
-        let puts = put.map(&mut take).transpose()?;
         let mut slots = Vec::new();
         for _ in 0..DEPTH {
             let header = memory.allocate(F::HEADER, 64).map_err(&fail)?;

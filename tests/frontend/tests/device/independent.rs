@@ -14,9 +14,7 @@ use tmem_abi::{
 };
 use tmem_frontend::{WAIT, page_content};
 use virtio_driver::virtqueue::{Virtqueue, VirtqueueLayout};
-use virtio_driver::{
-    ByteValued, VhostUser, VirtioFeatureFlags, VirtioTransport,
-};
+use virtio_driver::{ByteValued, VhostUser, VirtioFeatureFlags, VirtioTransport};
 
 /// Queues 0 to 4: control, event, balloon, and one pair.
 const QUEUES: usize = 5;

@@ -5,7 +5,7 @@ use tmem_abi::{BATCH_PAGES_MAX, PAGE_SIZE, op, result, status};
 use tmem_frontend::{Driver, GuestMemory, Options, Random, Request, Shape, page_content, pages_at};
 
 use crate::guest::{EPOCH, Guest, POOL, POOL_PAGES, SHAPES, check_get, check_put};
-use crate::host::Host;
+use crate::host::{Host, Settings};
 
 /// Rings long enough for a full batch of scattered pages without an indirect table.
 fn long_rings() -> Options {
@@ -17,7 +17,10 @@ fn long_rings() -> Options {
 
 #[test]
 fn runs_of_every_batch_size_come_back_byte_for_byte() {
-    let host = Host::one();
+    let host = Host::start(&Settings {
+        grant_pages: POOL_PAGES.into(),
+        ..Settings::default()
+    });
     let mut guest = Guest::join(&host.socket(0), long_rings());
     for pages in 1..=BATCH_PAGES_MAX {
         let tags: Vec<u64> = (0..u64::from(pages))
@@ -32,7 +35,10 @@ fn runs_of_every_batch_size_come_back_byte_for_byte() {
 
 #[test]
 fn lists_of_every_batch_size_come_back_in_their_order() {
-    let host = Host::one();
+    let host = Host::start(&Settings {
+        grant_pages: POOL_PAGES.into(),
+        ..Settings::default()
+    });
     let mut guest = Guest::join(&host.socket(0), long_rings());
     let mut random = Random::new(11);
     for pages in 1..=BATCH_PAGES_MAX {

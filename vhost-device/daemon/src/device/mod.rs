@@ -427,3 +427,6 @@ impl VhostUserBackend for Device {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,8 @@
 //! ```
 //! A word changes only under its lock, so that a ticket is compared and a page replaced in one step.
 //! Nobody waits for a second lock of an index while holding one: frames are fetched before, and
-//! eviction, which goes from a frame to its word, only tries. The lock of the free owner records may
-//! be taken inside.
+//! eviction, which goes from a frame to its word, only tries. The lock of the free owner records, or
+//! of a list of free frames, may be taken inside.
 
 mod dense;
 mod entry;

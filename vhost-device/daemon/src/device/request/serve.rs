@@ -225,8 +225,7 @@ impl Job<'_> {
         match written {
             Ok(()) => {
                 served.status = Some(status::OK);
-                served.used_bytes =
-                    RESPONSE_BYTES + results + self.delivered * PAGE_BYTES;
+                served.used_bytes = RESPONSE_BYTES + results + self.delivered * PAGE_BYTES;
             }
             Err(kind) => served.malformed = Some(kind),
         }

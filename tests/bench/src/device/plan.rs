@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which cases are measured, and what their rows say.
+
+use super::load::Shape;
+use super::target::{BATCH, DEPTH, Op};
+use super::{Measured, PEER, Polling, Series};
+use crate::Row;
+use crate::report::{Floors, median};
+
+/// Pages of ours for each page of the peer, at depth 32.
+const GOAL: f64 = 3.0;
+
+/// One comparison: what is asked of us, and what of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) op: Op,
+    pub(crate) ours: Shape,
+    pub(crate) peer: Shape,
+    /// Whether the goal is asked of this case.
+    pub(crate) goal: bool,
+}
+
+const ONE: Shape = Shape { depth: 1, pages: 1, run: false };
+const MANY: Shape = Shape { depth: DEPTH, pages: 1, run: false };
+const BATCHED: Shape = Shape { depth: 1, pages: BATCH, run: false };
+const BIG: Shape = Shape { depth: 1, pages: BATCH, run: true };
+
+/// All cases, in the order of a round.
+pub(crate) const CASES: [Case; 8] = [
+    Case { name: "get 4 KiB, depth 1", op: Op::Get, ours: ONE, peer: ONE, goal: false },
+    Case { name: "put 4 KiB, depth 1", op: Op::Put, ours: ONE, peer: ONE, goal: false },
+    Case { name: "get 4 KiB, depth 32", op: Op::Get, ours: MANY, peer: MANY, goal: true },
+    Case { name: "put 4 KiB, depth 32", op: Op::Put, ours: MANY, peer: MANY, goal: true },
+    Case {
+        name: "get, one listed batch of 32 pages; peer: 32 requests in flight",
+        op: Op::Get,
+        ours: BATCHED,
+        peer: MANY,
+        goal: true,
+    },
+    Case {
+        name: "put, one listed batch of 32 pages; peer: 32 requests in flight",
+        op: Op::Put,
+        ours: BATCHED,
+        peer: MANY,
+        goal: true,
+    },
+    Case {
+        name: "get, one listed batch of 32 pages; peer: one request of 128 KiB",
+        op: Op::Get,
+        ours: BATCHED,
+        peer: BIG,
+        goal: false,
+    },
+    Case {
+        name: "put, one listed batch of 32 pages; peer: one request of 128 KiB",
+        op: Op::Put,
+        ours: BATCHED,
+        peer: BIG,
+        goal: false,
+    },
+];
+
+/// Rows of one regime: pages a second of every case, and the time of a single request.
+pub(crate) fn rows(
+    measured: &[Measured],
+    polling: Polling,
+    has_peer: bool,
+    floors: Floors,
+) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for one in measured {
+        let regime = regime(one, polling, has_peer);
+        let peer = has_peer.then(|| rate(&one.peer));
+        let floor = floor(one.case, polling, floors);
+        rows.push(row(one.case.name.to_owned(), "pages/s", &regime, rate(&one.ours), peer, floor));
+        let row = rows.last_mut().expect("just pushed");
+        row.ratio = Some(row.ours / peer.unwrap_or(floor));
+        if one.case.goal && has_peer {
+            row.goal = Some(GOAL);
+            row.met = row.ratio.map(|ratio| ratio >= GOAL);
+        }
+        if one.case.ours == ONE {
+            let name = format!("{}, median", one.case.name);
+            let ours = latency(&one.ours);
+            let peer = has_peer.then(|| latency(&one.peer));
+            let floor = 1e6 / floor;
+            let mut time = self::row(name, "us", &regime, ours, peer, floor);
+            time.ratio = Some(peer.unwrap_or(floor) / ours);
+            rows.push(time);
+        }
+    }
+    rows
+}
+
+fn row(
+    name: String,
+    unit: &'static str,
+    regime: &str,
+    ours: f64,
+    peer: Option<f64>,
+    floor: f64,
+) -> Row {
+    Row {
+        area: "device",
+        name,
+        unit,
+        ours,
+        peer,
+        peer_name: peer.map(|_| PEER.to_owned()),
+        floor: Some(floor),
+        ratio: None,
+        goal: None,
+        met: None,
+        emulated: false,
+        regime: regime.to_owned(),
+    }
+}
+
+/// Median pages a second.
+fn rate(series: &Series) -> f64 {
+    median(&series.passes.iter().map(|pass| pass.rate).collect::<Vec<_>>())
+}
+
+/// Median over the passes of a request's median time, in microseconds.
+fn latency(series: &Series) -> f64 {
+    let times: Vec<f64> = series.passes.iter().filter_map(|pass| pass.median).collect();
+    median(&times) * 1e6
+}
+
+/// Pages a second that the machine allows: a copy a page, and a way there and back a batch. With
+/// many requests in flight the way costs nothing.
+fn floor(case: Case, polling: Polling, floors: Floors) -> f64 {
+    let way = if polling == Polling::On { floors.flag } else { floors.eventfd };
+    let copy = 1.0 / floors.copies;
+    match case.ours {
+        MANY => floors.copies,
+        shape => {
+            let pages = f64::from(u32::try_from(shape.pages).expect("a small batch"));
+            pages / (way + pages * copy)
+        }
+    }
+}
+
+/// Who polled, and how often the servers really slept.
+fn regime(one: &Measured, polling: Polling, has_peer: bool) -> String {
+    let (client, server) = match polling {
+        Polling::On => ("client polls", "server told to poll"),
+        Polling::Off => ("client sleeps", "server told to sleep"),
+    };
+    let ours = one.ours.sleeps_a_request();
+    if has_peer {
+        let peer = one.peer.sleeps_a_request();
+        format!("{client}, {server}; sleeps a request: ours {ours:.2}, peer {peer:.2}")
+    } else {
+        format!("{client}, {server}; sleeps a request: {ours:.2}")
+    }
+}

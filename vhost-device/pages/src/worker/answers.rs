@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a worker answers.
+
+use thiserror::Error;
+
+/// Why there is no worker.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "Cannot add a worker: {workers_max} are at work, which is the most; make the engine with more"
+)]
+pub struct WorkerError {
+    /// Workers that the engine was made for.
+    pub workers_max: u16,
+}
+
+/// What became of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PutResult {
+    /// Stored in a frame.
+    Stored,
+    /// Stored in the index alone: the page is one byte repeated.
+    SameFilled,
+    /// Beyond the grant, no room for an ephemeral page, or the pool is destroyed. An older version is
+    /// gone.
+    RefusedFull,
+    /// The guest is frozen. An older version is gone.
+    RefusedFrozen,
+    /// The page that is there has a newer ticket; it is as it was.
+    Stale,
+    /// The index is outside the pool; nothing happened.
+    BadIndex,
+    /// The source could not be read. A persistent page that was there is as it was.
+    Fault,
+}
+
+/// What a get leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GetMode {
+    /// The page stays.
+    Copy,
+    /// The page is forgotten once it is delivered.
+    Exclusive,
+}
+
+/// What became of a get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GetResult {
+    /// Delivered from a frame.
+    Hit,
+    /// Delivered; the page is one byte repeated.
+    HitSameFilled,
+    /// No such page. The sink was not called.
+    Miss,
+    /// The page's bytes failed their checksum and were not delivered. The page stays, as a witness,
+    /// until it is flushed or put again.
+    Corrupt,
+    /// The index is outside the pool. The sink was not called.
+    BadIndex,
+    /// The sink could not be written; the page stays.
+    Fault,
+}
+
+/// What became of the flush of one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlushResult {
+    /// A page was there and is gone.
+    Flushed,
+    /// No page was there.
+    Absent,
+    /// The page has a newer ticket; it is as it was.
+    Stale,
+    /// The index is outside the pool; nothing happened.
+    BadIndex,
+}

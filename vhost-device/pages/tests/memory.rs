@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a page costs beside its 4096 bytes.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::sync::Arc;
+
+use tmem_pages::{
+    Backing, Engine, EngineConfig, Guest, GuestConfig, Layout, MemoryReport, ObjectId, PAGE_SIZE,
+    PageBytes, PageIndex, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
+};
+
+const PAGES: u32 = 32_768;
+
+/// What the design allows for a page in DRAM.
+const METADATA_BYTES_MAX: f64 = 48.0;
+
+fn engine() -> (Arc<Engine>, Arc<Guest>, Worker) {
+    let engine = Engine::new(EngineConfig {
+        frames: PAGES,
+        backing: Backing::Memfd,
+        workers_max: 2,
+    })
+    .unwrap();
+    let guest = engine
+        .attach_guest(GuestConfig {
+            name: "guest".into(),
+            grant_pages: u64::from(PAGES),
+        })
+        .unwrap();
+    let worker = engine.worker().unwrap();
+    (engine, guest, worker)
+}
+
+fn page(number: u32) -> PageBytes {
+    let mut page = [1; PAGE_SIZE];
+    page[..4].copy_from_slice(&number.to_le_bytes());
+    page
+}
+
+/// Fills an engine with objects of so many pages. Returns what it reports then, and once all is
+/// flushed.
+fn fill(layout: Layout, object_pages: u32) -> (MemoryReport, MemoryReport) {
+    let (engine, guest, mut worker) = engine();
+    let kind = PoolKind::Persistent;
+    let pool = guest
+        .create_pool(PoolId(0), PoolSpec { kind, layout })
+        .unwrap();
+    for number in 0..PAGES {
+        let object = ObjectId([u64::from(number / object_pages), 0, 0]);
+        let index = PageIndex(number % object_pages);
+        let result = worker.put(&pool, object, index, Ticket::MAX, &page(number));
+        assert_eq!(result, PutResult::Stored);
+    }
+    let full = engine.memory();
+    assert_eq!(full.frames_used, u64::from(PAGES) * PAGE_SIZE as u64);
+    engine.self_check();
+    assert_eq!(worker.flush_pool(&pool, Ticket::MAX), u64::from(PAGES));
+    let empty = engine.memory();
+    assert_eq!(
+        (empty.frames_used, empty.frame_table),
+        (0, full.frame_table)
+    );
+    (full, empty)
+}
+
+fn bytes_a_page(what: &str, report: &MemoryReport) -> f64 {
+    let a_page = |bytes: u64| f64::from(u32::try_from(bytes).unwrap()) / f64::from(PAGES);
+    let all = a_page(report.metadata());
+    println!(
+        "{what:32} {all:6.2} bytes a page: frame table {:.2}, owners {:.2}, index {:.2}, \
+         pools {:.2}, free lists {:.2}",
+        a_page(report.frame_table),
+        a_page(report.owners),
+        a_page(report.index),
+        a_page(report.pools),
+        a_page(report.free_lists),
+    );
+    all
+}
+
+#[test]
+fn metadata_of_a_page_in_dram_is_at_most_48_bytes() {
+    let (dense, _) = fill(Layout::Dense { pages: PAGES }, PAGES);
+    assert!(bytes_a_page("dense pool", &dense) <= METADATA_BYTES_MAX);
+    for object_pages in [PAGES, 256, 64, 16] {
+        let (sparse, empty) = fill(Layout::Sparse, object_pages);
+        let what = format!("sparse, objects of {object_pages} pages");
+        assert!(bytes_a_page(&what, &sparse) <= METADATA_BYTES_MAX);
+        assert_eq!(empty.owners, 0);
+        assert!(
+            empty.index < sparse.index / 4,
+            "flushed pages keep their index"
+        );
+    }
+    // Not held to the limit, for an object's name alone has 24 bytes; printed, so that it is known.
+    for object_pages in [4, 1] {
+        let (sparse, _) = fill(Layout::Sparse, object_pages);
+        let what = format!("sparse, objects of {object_pages} pages");
+        assert!(bytes_a_page(&what, &sparse) < PAGE_SIZE as f64 / 10.0);
+    }
+}
+
+#[test]
+fn same_filled_pages_cost_their_index_entry_alone() {
+    let (engine, guest, mut worker) = engine();
+    let kind = PoolKind::Persistent;
+    let layout = Layout::Dense { pages: PAGES };
+    let pool = guest
+        .create_pool(PoolId(0), PoolSpec { kind, layout })
+        .unwrap();
+    let before = engine.memory();
+    for number in 0..PAGES {
+        let index = PageIndex(number);
+        let result = worker.put(&pool, ObjectId::ZERO, index, Ticket::MAX, &[9; PAGE_SIZE]);
+        assert_eq!(result, PutResult::SameFilled);
+    }
+    let after = engine.memory();
+    assert_eq!(after.frames_used, 0);
+    let entry = (after.metadata() - before.metadata()) / u64::from(PAGES);
+    assert_eq!(entry, 8);
+}
