@@ -10,6 +10,7 @@ pub(crate) const SECTORS_SHIFT: u32 = 3;
 
 /// A bio that the block layer has handed to this driver.
 #[must_use = "a bio has to be ended"]
+#[repr(transparent)]
 pub(crate) struct Bio(NonNull<bindings::bio>);
 
 // SAFETY: a bio belongs to its holder, not to a task.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! One device: its queues, its flush engine, its disk, and the way of a request from a bio to its
-//! end. All of this is safe code on top of the queue engine.
+//! end. Almost all of this is safe code on top
+//! of the queue engine.
 
 use crate::{
     bio::{Bio, BioList},
@@ -8,8 +9,9 @@ use crate::{
     ffi,
     flush::{Flush, Schedule},
     request::{Answer, Job, POOL},
+    ring::{Done, Shared},
     stats::Stats,
-    vq::{Done, Flushed, Queue, Shared},
+    vq::{Flushed, Queue},
     wire,
     work::Worker,
 };
@@ -358,11 +360,17 @@ impl Device {
         self.events.kill();
     }
 
-    /// Last step, when the device has been reset: fails what was in flight.
-    pub(crate) fn drain_queues(&self) {
+    /// Fails what was in flight.
+    ///
+    /// # Safety
+    ///
+    /// The queues were killed, and the device reset. The virtqueues have not been deleted.
+    pub(crate) unsafe fn drain_queues(&self) {
         for pair in &self.pairs {
-            pair.get.drain().end_all(ffi::BLK_STS_IOERR);
-            pair.put.drain().end_all(ffi::BLK_STS_IOERR);
+            // SAFETY: as for this function.
+            let (get, put) = unsafe { (pair.get.drain(), pair.put.drain()) };
+            get.end_all(ffi::BLK_STS_IOERR);
+            put.end_all(ffi::BLK_STS_IOERR);
         }
         self.flush.close().end_all(ffi::BLK_STS_IOERR);
         self.control.drain();

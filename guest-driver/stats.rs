@@ -41,7 +41,7 @@ macro_rules! counters {
         /// What a device has done since its probe.
         pub(crate) struct Stats {
             $( $(#[$doc])* pub(crate) $name: Counter, )*
-            /// Time of GET requests, from the kick to the end of the last bio's wait for the host.
+            /// Time of GET requests, from their entry into the ring until their answer is taken.
             pub(crate) get_latency: Histogram,
         }
 

@@ -6,18 +6,18 @@
 //!
 //! A page's way out: reclaim writes a bio to the disk ([`disk`]). The flush engine lets it through
 //! ([`flush`]), it joins others under the task's plug, and the queue engine puts them into a ring as
-//! one PUT request ([`vq`], [`request`]): a header, the pages' indices, and the pages themselves,
+//! one PUT request ([`vq`], [`ring`], [`request`]): a header, the pages' indices, and the pages themselves,
 //! which the host reads where they lie. The answer has a result for each page, and each bio ends
 //! with its own ([`device`]).
 //!
 //! A page's way back: a fault reads a bio; a GET request is sent at once on the get queue of the
-//! same processor, and the task polls for the answer for some microseconds before it sleeps.
+//! same processor, and the task polls for the answer for some microseconds before it sleeps ([`poll`]).
 //!
 //! A page's end: swap tells of each freed slot. The flush engine gathers them and sends FLUSH
 //! requests a little later, and sees to it that none of them hits a page that was put since.
 //!
-//! [`virtio`] finds and removes devices, [`control`] speaks on the control and event queues,
-//! [`stats`] counts. `wire.rs` is the device's interface, the same file that the host uses.
+//! [`virtio`] finds and removes devices, [`setup`] looks at what they offer, [`control`] speaks on the
+//! control and event queues, [`stats`] counts and [`files`] shows it. `wire.rs` is the device's interface, the same file that the host uses.
 //!
 //! Two things hold everywhere: the module allocates no memory for a request other than the ring's
 //! own indirect table, for which there is a way without; and nothing that the host says is trusted
@@ -30,8 +30,12 @@ mod control;
 mod device;
 mod disk;
 mod ffi;
+mod files;
 mod flush;
+mod poll;
 mod request;
+mod ring;
+mod setup;
 mod stats;
 mod sync;
 mod virtio;

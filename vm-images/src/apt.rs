@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, remove_folder};
 use crate::error::{Error, IoContext, Result};
+use crate::key::KeyBuilder;
 use crate::mirror::{self, Stanza};
 use crate::progress::Progress;
 use crate::run;
@@ -68,6 +69,7 @@ impl Apt {
                 &mut step,
             ) {
                 Ok(()) => {
+                    remove_folder(&apt.folder.join("answers"))?;
                     fs::write(&stamp, "").context("write", &stamp)?;
                     step.done("");
                 }
@@ -82,7 +84,7 @@ impl Apt {
     pub(crate) fn resolve(&self, packages: &[&str]) -> Result<Vec<String>> {
         let mut command = self.get();
         command.args(["install", "--simulate"]).args(packages);
-        let text = run::output(&mut command, "Resolving packages", &self.log)?;
+        let text = self.ask(&mut command, "Resolving packages")?;
         let mut files: Vec<String> = text.lines().filter_map(file_name).collect();
         files.sort();
         if files.is_empty() {
@@ -156,7 +158,7 @@ impl Apt {
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let mut command = self.program("apt-cache");
         command.args(["pkgnames", prefix]);
-        let text = run::output(&mut command, "Listing packages", &self.log)?;
+        let text = self.ask(&mut command, "Listing packages")?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -167,8 +169,29 @@ impl Apt {
         }
         let mut command = self.program("apt-cache");
         command.arg("show").args(packages);
-        let text = run::output(&mut command, "Reading package data", &self.log)?;
+        let text = self.ask(&mut command, "Reading package data")?;
         Ok(mirror::stanzas(&text))
+    }
+
+    /// Runs a command that only reads the package lists. Apt takes seconds for it, and as long as
+    /// the lists are the same the answer is, so it is kept beside them.
+    fn ask(&self, command: &mut Command, what: &str) -> Result<String> {
+        let key = KeyBuilder::new("answer", 1)
+            .text(PREFERENCES)
+            .text(&run::shell_line(command))
+            .finish();
+        let folder = self.folder.join("answers");
+        let path = folder.join(&key);
+        if let Ok(text) = fs::read_to_string(&path) {
+            return Ok(text);
+        }
+        let text = run::output(command, what, &self.log)?;
+        fs::create_dir_all(&folder).context("create folder", &folder)?;
+        // Two runs may ask the same; each puts a whole file in place.
+        let partial = folder.join(format!("{key}.{}.partial", std::process::id()));
+        fs::write(&partial, &text).context("write", &partial)?;
+        fs::rename(&partial, &path).context("put in place", &path)?;
+        Ok(text)
     }
 
     /// The mirror's URL.

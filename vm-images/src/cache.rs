@@ -12,6 +12,9 @@ use std::time::SystemTime;
 use crate::error::{Error, IoContext, Result};
 use crate::progress::Progress;
 
+/// What the name of a folder ends in while it is filled.
+const PARTIAL: &str = ".partial";
+
 /// The folder that all artefacts are kept in.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -69,7 +72,7 @@ impl Cache {
         let ready = self.folder.join(&name);
         let _lock = self.lock(&name, progress)?;
         if !ready.is_dir() {
-            let partial = self.folder.join(format!("{name}.partial"));
+            let partial = self.folder.join(format!("{name}{PARTIAL}"));
             remove_folder(&partial)?;
             fs::create_dir_all(&partial).context("create folder", &partial)?;
             build(&partial)?;
@@ -107,42 +110,46 @@ impl Cache {
         Ok(file)
     }
 
-    /// Removes artefacts of a kind that changes with every edit, but for the `keep` that were used
-    /// last. One that another process builds or has just looked up is left alone.
+    /// Removes artefacts of a kind, but for the `keep` that were used last, and what interrupted
+    /// runs left half built. One whose lock another process has is left alone.
     pub(crate) fn prune(&self, kind: &str, keep: usize) -> Result<()> {
-        let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+        let mut ready: Vec<(SystemTime, String)> = Vec::new();
+        let mut surplus: Vec<String> = Vec::new();
         for entry in fs::read_dir(&self.folder).context("read folder", &self.folder)? {
-            let path = entry.context("read folder", &self.folder)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let entry = entry.context("read folder", &self.folder)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let rest = name.strip_prefix(kind).and_then(|r| r.strip_prefix('-'));
             let is_key = |k: &str| k.len() == 16 && k.chars().all(|c| c.is_ascii_hexdigit());
-            if name
-                .strip_prefix(kind)
-                .and_then(|rest| rest.strip_prefix('-'))
-                .is_some_and(is_key)
-            {
-                let lock = self.folder.join("lock").join(&*name);
-                let used = fs::metadata(&lock).and_then(|m| m.modified());
-                found.push((used.unwrap_or(SystemTime::UNIX_EPOCH), path));
+            match rest.map(|rest| (rest, rest.strip_suffix(PARTIAL))) {
+                Some((_, Some(key))) if is_key(key) => surplus.push(name),
+                Some((key, None)) if is_key(key) => {
+                    let used = fs::metadata(self.lock_path(&name)).and_then(|m| m.modified());
+                    ready.push((used.unwrap_or(SystemTime::UNIX_EPOCH), name));
+                }
+                _ => {}
             }
         }
-        found.sort();
-        let surplus = found.len().saturating_sub(keep);
-        for (_, path) in &found[..surplus] {
-            let name = path.file_name().unwrap_or_default();
-            let lock = self.folder.join("lock").join(name);
-            if let Ok(file) = File::open(&lock)
-                && file.try_lock().is_err()
-            {
+        ready.sort();
+        let old = ready.len().saturating_sub(keep);
+        surplus.extend(ready.into_iter().take(old).map(|(_, name)| name));
+        for name in surplus {
+            let lock = File::open(self.lock_path(name.trim_end_matches(PARTIAL)));
+            // The lock is held until the folder is gone.
+            if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err()) {
                 continue;
             }
-            remove_folder(path)?;
+            remove_folder(&self.folder.join(&name))?;
         }
         Ok(())
     }
 
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.folder.join("lock").join(name)
+    }
+
     /// The lock file's time says when the artefact was last wanted.
     fn mark_used(&self, name: &str) -> Result<()> {
-        let path = self.folder.join("lock").join(name);
+        let path = self.lock_path(name);
         let file = OpenOptions::new()
             .write(true)
             .open(&path)
@@ -222,7 +229,10 @@ mod tests {
         cache
             .artefact("mm", &key(9), &progress, |_| Ok(()))
             .expect("build");
+        let half_built = cache.folder().join(format!("m-{}{PARTIAL}", key(7)));
+        fs::create_dir(&half_built).expect("create");
         cache.prune("m", 2).expect("prune");
+        assert!(!half_built.exists());
         let left = |kind: &str, n| cache.folder().join(format!("{kind}-{}", key(n))).exists();
         assert!(!left("m", 0) && !left("m", 1));
         assert!(left("m", 2) && left("m", 3) && left("mm", 9));

@@ -21,6 +21,9 @@ pub(crate) use tree::CC;
 /// How many kernels are looked into when the newest turn out unfit: each costs a download.
 const TRIES: usize = 3;
 
+/// How many kernels stay in the cache.
+const KEPT: usize = 3;
+
 /// Counted up when the way packages are unpacked changes.
 const RECIPE: u32 = 2;
 
@@ -78,6 +81,8 @@ impl Kernel {
                 continue;
             }
             let tree = tree::ensure(toolchain, &candidate, &files)?;
+            toolchain.cache.prune("kernel-packages", KEPT)?;
+            toolchain.cache.prune("kernel-tree", KEPT)?;
             return Ok(Self {
                 toolchain: toolchain.clone(),
                 release: candidate.release,

@@ -2,10 +2,12 @@
 //! `cargo xtask`: the project's commands. One file a command; what a command does beyond calling
 //! others belongs into a crate of its own.
 
+mod bench;
 mod check;
 mod demo;
 mod guest;
 mod image;
+mod manual;
 mod module;
 mod test;
 mod workspace;
@@ -24,6 +26,8 @@ Examples:
   cargo xtask image                      A bootable Debian disk with the module installed
   cargo xtask guest                      A shell in the test guest, with the module at hand
   cargo xtask guest --socket /run/t.sock ... with the device that a daemon serves there
+  cargo xtask bench device --json d.json Floors, a peer and ours, in one run
+  cargo xtask manual DIR                 Man pages and completions
 
 Everything is kept in $TMEM_CACHE, else $XDG_CACHE_HOME/virtio-tmem, else ~/.cache/virtio-tmem.
 The Debian mirror is the one that this machine's apt uses, or $DEBIAN_MIRROR.
@@ -48,6 +52,8 @@ enum Command {
     Module(module::Arguments),
     Image(image::Arguments),
     Guest(guest::Arguments),
+    Bench(bench::Arguments),
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
         Command::Module(a) => module::run(&a, consent),
         Command::Image(a) => image::run(&a, consent),
         Command::Guest(a) => guest::run(&a, consent),
+        Command::Bench(a) => bench::run(&a, consent),
+        Command::Manual(a) => manual::run(&a),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

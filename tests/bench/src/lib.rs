@@ -17,7 +17,6 @@ mod pin;
 mod report;
 mod table;
 
-
 pub use device::{DeviceOptions, device};
 pub use error::{Error, Result};
 pub use report::{Floors, Machine, Report, Row};

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use vhost::VhostUserMemoryRegionInfo;
@@ -177,10 +177,10 @@ impl Area {
         self.word::<AtomicU16>(offset).store(value.to_le(), order);
     }
 
-    /// Loads a 64-bit word.
+    /// Loads a 32-bit word.
     #[must_use]
-    pub fn load_u64(&self, offset: usize) -> u64 {
-        u64::from_le(self.word::<AtomicU64>(offset).load(Ordering::Relaxed))
+    pub fn load_u32(&self, offset: usize) -> u32 {
+        u32::from_le(self.word::<AtomicU32>(offset).load(Ordering::Relaxed))
     }
 
     /// Stores a 64-bit word.

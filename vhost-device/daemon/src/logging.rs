@@ -12,6 +12,8 @@
 //! What a guest can cause is logged once a kind and interval, with a count; nothing is logged for a
 //! request that follows the rules.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::args::LogFormat;
@@ -35,6 +37,7 @@ pub fn start(level: &str, format: LogFormat) -> Result<(), Error> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),

@@ -176,3 +176,76 @@ impl Running {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tmem_pages::{
+        Backing, EngineConfig, GuestConfig, ObjectId, PageIndex, PoolId, PoolSpec, PutResult,
+        Ticket,
+    };
+
+    use super::*;
+
+    #[test]
+    fn memory_adds_up_with_what_the_pools_say() {
+        let engine = Engine::new(EngineConfig {
+            frames: 256,
+            backing: Backing::Memfd,
+            workers_max: 1,
+        })
+        .unwrap();
+        let config = GuestConfig {
+            name: "vm0".into(),
+            grant_pages: 256,
+        };
+        let guest = engine.attach_guest(config).unwrap();
+        let mut worker = engine.worker().unwrap();
+        let spec = PoolSpec {
+            kind: tmem_pages::PoolKind::Persistent,
+            layout: Layout::Dense { pages: 200 },
+        };
+        let pool = guest.create_pool(PoolId(3), spec).unwrap();
+        for index in 0..200 {
+            let mut page = [7; 4096];
+            page[0] = if index < 150 { 8 } else { 7 };
+            let ticket = Ticket::new(1).unwrap();
+            let put = worker.put(&pool, ObjectId::ZERO, PageIndex(index), ticket, &page);
+            assert!(matches!(put, PutResult::Stored | PutResult::SameFilled));
+        }
+        let running = Running {
+            engine,
+            guests: vec![ServedGuest {
+                station: Arc::new(Station::new(guest, Vec::new(), 0)),
+                socket: None,
+                connected: Arc::default(),
+            }],
+            frames_file: None,
+            started: Instant::now(),
+        };
+        let status = running.status();
+        let wanted = PageTotals {
+            held: 200,
+            same_filled: 50,
+            frames: 150,
+        };
+        assert_eq!(status.pages, wanted);
+        assert_eq!(status.tiers[0].used_bytes, 150 * PAGE_BYTES);
+        let pools = running.pools("vm0").unwrap();
+        assert_eq!(
+            (pools[0].pages, pools[0].frames, pools[0].object_pages),
+            (200, 150, 200)
+        );
+        let memory = status.memory;
+        assert_eq!(memory.frames_bytes, 150 * PAGE_BYTES);
+        assert!(memory.frame_table_bytes > 0 && memory.index_bytes > 0);
+        let sum = memory.frames_bytes
+            + memory.idle_frames_bytes
+            + memory.frame_table_bytes
+            + memory.index_bytes
+            + memory.guest_ram_bytes
+            + memory.other_bytes;
+        assert_eq!(sum, memory.resident_bytes);
+        assert!(memory.peak_resident_bytes >= memory.resident_bytes);
+        assert_eq!(running.guest("vm1"), None);
+    }
+}

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A pool's counters: striped, so that workers which serve one pool do not share a cache line.
+//! A pool's counters: a stripe for each worker, which alone writes it, so that counting takes neither
+//! a locked instruction nor a cache line from another core.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::handle::Ticket;
 use crate::stats::{Aligned, PoolStats};
-
-/// Stripes of a pool's counters at most; more workers share them.
-const STRIPES_MAX: u16 = 16;
 
 /// One stripe. `pages` and `same_filled` count up and down, and wrap in a stripe where a page left
 /// that arrived in another; the sum over the stripes is right.
@@ -29,8 +27,16 @@ pub(crate) struct Stripe {
 macro_rules! counted {
     ($($(#[$doc:meta])* $name:ident => $field:ident;)*) => {
         $($(#[$doc])* #[inline]
-        pub(crate) fn $name(&self, n: u64) { self.$field.fetch_add(n, Ordering::Relaxed); })*
+        pub(crate) fn $name(&self, n: u64) { add(&self.$field, n); })*
     };
+}
+
+/// Adds to a counter that only the caller writes. A worker's number goes to the next one through a
+/// lock, so that one sees what the last one wrote.
+#[inline]
+fn add(count: &AtomicU64, n: u64) {
+    let sum = count.load(Ordering::Relaxed).wrapping_add(n);
+    count.store(sum, Ordering::Relaxed);
 }
 
 impl Stripe {
@@ -56,12 +62,8 @@ impl Stripe {
     /// Pages came.
     #[inline]
     pub(crate) fn pages_in(&self, pages: u64, same_filled: u64) {
-        if pages > 0 {
-            self.pages.fetch_add(pages, Ordering::Relaxed);
-        }
-        if same_filled > 0 {
-            self.same_filled.fetch_add(same_filled, Ordering::Relaxed);
-        }
+        add(&self.pages, pages);
+        add(&self.same_filled, same_filled);
     }
 
     /// Pages went.
@@ -74,7 +76,7 @@ impl Stripe {
     #[inline]
     pub(crate) fn saw(&self, ticket: Ticket) {
         if self.ticket_high.load(Ordering::Relaxed) < ticket.get() {
-            self.ticket_high.fetch_max(ticket.get(), Ordering::Relaxed);
+            self.ticket_high.store(ticket.get(), Ordering::Relaxed);
         }
     }
 }
@@ -88,16 +90,16 @@ pub(crate) struct Counters {
 impl Counters {
     /// Counters for an engine of so many workers.
     pub(crate) fn new(workers: u16) -> Self {
-        let stripes = workers.clamp(1, STRIPES_MAX);
+        // One more for the end of the pool.
         Self {
-            stripes: (0..stripes).map(|_| Aligned::default()).collect(),
+            stripes: (0..=workers).map(|_| Aligned::default()).collect(),
         }
     }
 
-    /// The stripe that a worker counts in.
+    /// The stripe that this worker alone counts in.
     #[inline]
     pub(crate) fn stripe(&self, worker: u16) -> &Stripe {
-        &self.stripes[usize::from(worker) % self.stripes.len()].0
+        &self.stripes[usize::from(worker)].0
     }
 
     /// The sum over all stripes.

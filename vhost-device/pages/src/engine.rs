@@ -24,9 +24,10 @@ pub const GUESTS_MAX: usize = 1024;
 /// The most frames an engine can have: 4 TiB. Leaves room for the reserve in 32 bits.
 pub const FRAMES_MAX: u32 = 1 << 30;
 
-/// Owner records beyond one for each frame: dense pools have one without a frame.
-const OWNERS_EXTRA: u32 = 1024 * 64;
-const _: () = assert!(OWNERS_EXTRA as usize == GUESTS_MAX * POOLS_MAX);
+/// Owner records beyond one for each frame: a dense pool has one without a frame, and so has, for a
+/// moment, the part of a sparse object that a worker is flushing.
+const OWNERS_EXTRA: u32 = 1024 * 64 + 256;
+const _: () = assert!(OWNERS_EXTRA as usize == GUESTS_MAX * POOLS_MAX + WORKERS_MAX as usize);
 
 /// Where the frames live.
 #[derive(Clone, Debug, PartialEq, Eq)]

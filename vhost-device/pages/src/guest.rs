@@ -345,7 +345,13 @@ fn dense_pages(spec: PoolSpec) -> u64 {
 /// Destroys a pool that is no longer in the list, and keeps its counts.
 fn bury(control: &mut Control, pool: &Pool) -> u64 {
     let flushed = pool.destroy();
-    control.past.add(&pool.stats());
+    control.past.add(&PoolStats {
+        // A put that is still being counted must not leave a page behind that is gone.
+        pages: 0,
+        same_filled: 0,
+        frames: 0,
+        ..pool.stats()
+    });
     control.past_ticket = control.past_ticket.max(pool.counters.ticket_high());
     flushed
 }

@@ -195,8 +195,10 @@ impl Pool {
             });
         self.index.release(&shared.frames);
         shared.free.give_all(&mut freed);
-        removed.settle(shared, self, 0);
-        self.counters.stripe(0).add_flushes(removed.pages());
+        // No worker has this number; only the first one to close the index comes here.
+        let nobody = shared.workers_max;
+        removed.settle(shared, self, nobody);
+        self.counters.stripe(nobody).add_flushes(removed.pages());
         removed.pages()
     }
 

@@ -71,7 +71,10 @@ impl BlockServer {
             format!("iothread,id=worker,poll-max-ns={poll}"),
             "--blockdev".to_owned(),
             // Of threads and io_uring the faster one on a tmpfs.
-            format!("file,node-name=ram,filename={},aio=io_uring", file.display()),
+            format!(
+                "file,node-name=ram,filename={},aio=io_uring",
+                file.display()
+            ),
             "--export".to_owned(),
             format!(
                 "vhost-user-blk,id=disk,node-name=ram,writable=on,iothread=worker,\
@@ -79,8 +82,11 @@ impl BlockServer {
                 socket.display()
             ),
         ];
-        let process = DaemonProcess::start(Command::new(program).args(args).stdin(Stdio::null()), &[&socket])
-            .map_err(Error::frontend(Block::NAME))?;
+        let process = DaemonProcess::start(
+            Command::new(program).args(args).stdin(Stdio::null()),
+            &[&socket],
+        )
+        .map_err(Error::frontend(Block::NAME))?;
         Ok(Self { process, socket })
     }
 
@@ -92,8 +98,11 @@ impl BlockServer {
             queues_max: 1,
             ..Options::default()
         };
-        let mut connection = Connection::establish(&self.socket, &memory, options).map_err(&fail)?;
-        let queue = connection.take_queue(0).expect("a fresh connection has its queue");
+        let mut connection =
+            Connection::establish(&self.socket, &memory, options).map_err(&fail)?;
+        let queue = connection
+            .take_queue(0)
+            .expect("a fresh connection has its queue");
         Target::new(Block, connection, queue, None)
     }
 }

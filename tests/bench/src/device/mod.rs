@@ -65,9 +65,19 @@ struct Scale {
 impl Scale {
     const fn new(quick: bool) -> Self {
         if quick {
-            Self { pages: 1 << 14, buffers: 1 << 12, rounds: 3, time: Duration::from_millis(100) }
+            Self {
+                pages: 1 << 14,
+                buffers: 1 << 12,
+                rounds: 3,
+                time: Duration::from_millis(100),
+            }
         } else {
-            Self { pages: 1 << 16, buffers: 1 << 14, rounds: 7, time: Duration::from_millis(300) }
+            Self {
+                pages: 1 << 16,
+                buffers: 1 << 14,
+                rounds: 7,
+                time: Duration::from_millis(300),
+            }
         }
     }
 }
@@ -84,9 +94,18 @@ pub fn device(options: &DeviceOptions) -> Result<Report> {
     let mut results = floors.rows("device");
     for polling in [Polling::On, Polling::Off] {
         let measured = by_turns(options, scale, processors, polling)?;
-        results.extend(plan::rows(&measured, polling, options.peer.is_some(), floors));
+        results.extend(plan::rows(
+            &measured,
+            polling,
+            options.peer.is_some(),
+            floors,
+        ));
     }
-    Ok(Report { schema: SCHEMA, machine: Machine::here(), results })
+    Ok(Report {
+        schema: SCHEMA,
+        machine: Machine::here(),
+        results,
+    })
 }
 
 /// All passes of one server in one case.
@@ -131,17 +150,29 @@ fn by_turns(
     })??;
     let peer = options.peer.as_deref();
     let peer = pin::on(processors.server, || {
-        peer.map(|program| BlockServer::start(program, path, pages, polling)).transpose()
+        peer.map(|program| BlockServer::start(program, path, pages, polling))
+            .transpose()
     })??;
     pin::on(processors.client, || {
         let mut ours = Side::new(ours.connect()?, ours.process.id(), scale, polling)?;
         let mut peer = match &peer {
-            Some(peer) => Some(Side::new(peer.connect()?, peer.process.id(), scale, polling)?),
+            Some(peer) => Some(Side::new(
+                peer.connect()?,
+                peer.process.id(),
+                scale,
+                polling,
+            )?),
             None => None,
         };
         let series = Series::default;
-        let mut measured: Vec<_> =
-            CASES.iter().map(|case| Measured { case: *case, ours: series(), peer: series() }).collect();
+        let mut measured: Vec<_> = CASES
+            .iter()
+            .map(|case| Measured {
+                case: *case,
+                ours: series(),
+                peer: series(),
+            })
+            .collect();
         for _ in 0..scale.rounds {
             for one in &mut measured {
                 ours.pass(one.case, scale.time, &mut one.ours)?;
@@ -166,7 +197,11 @@ struct Side<F: Format> {
 
 impl<F: Format> Side<F> {
     fn new(mut target: Target<F>, process: u32, scale: Scale, polling: Polling) -> Result<Self> {
-        target.set_wait(if polling == Polling::On { Wait::Spin } else { Wait::Sleep });
+        target.set_wait(if polling == Polling::On {
+            Wait::Spin
+        } else {
+            Wait::Sleep
+        });
         let load = Load::new(target, scale.pages, scale.buffers)?;
         Ok(Self { load, process })
     }
@@ -176,7 +211,11 @@ impl<F: Format> Side<F> {
             self.load.refill()?;
         }
         // What a server holds is of the same shape for both; a run of sectors is one request there.
-        let shape = if F::NAME == Tmem::NAME { case.ours } else { case.peer };
+        let shape = if F::NAME == Tmem::NAME {
+            case.ours
+        } else {
+            case.peer
+        };
         let before = pin::sleeps(self.process);
         into.passes.push(self.load.run(case.op, shape, time)?);
         into.sleeps += pin::sleeps(self.process) - before;

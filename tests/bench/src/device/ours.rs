@@ -60,7 +60,11 @@ impl Format for Tmem {
     fn failure(&self, answer: &[u8], pages: usize) -> Option<u8> {
         let results = &answer[ResponseHeader::SIZE..ResponseHeader::SIZE + pages];
         let failed = results.iter().copied().find(|result| *result != result::OK);
-        if answer[0] == status::OK { failed } else { Some(answer[0]) }
+        if answer[0] == status::OK {
+            failed
+        } else {
+            Some(answer[0])
+        }
     }
 }
 
@@ -92,7 +96,11 @@ impl TmemServer {
             .stdin(Stdio::null());
         let process =
             DaemonProcess::start(&mut command, &[&socket]).map_err(Error::frontend(Tmem::NAME))?;
-        Ok(Self { process, socket, pages })
+        Ok(Self {
+            process,
+            socket,
+            pages,
+        })
     }
 
     /// Connects, greets, makes the pool and the target.
@@ -104,7 +112,9 @@ impl TmemServer {
         let hello = driver.hello(1).map_err(&fail)?;
         driver.create_dense(POOL, self.pages).map_err(&fail)?;
         let pair = driver.take_pair(0).expect("a fresh driver has its pair");
-        let format = Tmem { ticket: hello.ticket };
+        let format = Tmem {
+            ticket: hello.ticket,
+        };
         let (gets, puts) = (pair.get.into_queue(), pair.put.into_queue());
         debug_assert_eq!((gets.index(), puts.index()), (get_queue(0), put_queue(0)));
         Target::new(format, driver.into_connection(), gets, Some(puts))

@@ -21,17 +21,57 @@ pub(crate) struct Case {
     pub(crate) goal: bool,
 }
 
-const ONE: Shape = Shape { depth: 1, pages: 1, run: false };
-const MANY: Shape = Shape { depth: DEPTH, pages: 1, run: false };
-const BATCHED: Shape = Shape { depth: 1, pages: BATCH, run: false };
-const BIG: Shape = Shape { depth: 1, pages: BATCH, run: true };
+const ONE: Shape = Shape {
+    depth: 1,
+    pages: 1,
+    run: false,
+};
+const MANY: Shape = Shape {
+    depth: DEPTH,
+    pages: 1,
+    run: false,
+};
+const BATCHED: Shape = Shape {
+    depth: 1,
+    pages: BATCH,
+    run: false,
+};
+const BIG: Shape = Shape {
+    depth: 1,
+    pages: BATCH,
+    run: true,
+};
 
 /// All cases, in the order of a round.
 pub(crate) const CASES: [Case; 8] = [
-    Case { name: "get 4 KiB, depth 1", op: Op::Get, ours: ONE, peer: ONE, goal: false },
-    Case { name: "put 4 KiB, depth 1", op: Op::Put, ours: ONE, peer: ONE, goal: false },
-    Case { name: "get 4 KiB, depth 32", op: Op::Get, ours: MANY, peer: MANY, goal: true },
-    Case { name: "put 4 KiB, depth 32", op: Op::Put, ours: MANY, peer: MANY, goal: true },
+    Case {
+        name: "get 4 KiB, depth 1",
+        op: Op::Get,
+        ours: ONE,
+        peer: ONE,
+        goal: false,
+    },
+    Case {
+        name: "put 4 KiB, depth 1",
+        op: Op::Put,
+        ours: ONE,
+        peer: ONE,
+        goal: false,
+    },
+    Case {
+        name: "get 4 KiB, depth 32",
+        op: Op::Get,
+        ours: MANY,
+        peer: MANY,
+        goal: true,
+    },
+    Case {
+        name: "put 4 KiB, depth 32",
+        op: Op::Put,
+        ours: MANY,
+        peer: MANY,
+        goal: true,
+    },
     Case {
         name: "get, one listed batch of 32 pages; peer: 32 requests in flight",
         op: Op::Get,
@@ -74,7 +114,14 @@ pub(crate) fn rows(
         let regime = regime(one, polling, has_peer);
         let peer = has_peer.then(|| rate(&one.peer));
         let floor = floor(one.case, polling, floors);
-        rows.push(row(one.case.name.to_owned(), "pages/s", &regime, rate(&one.ours), peer, floor));
+        rows.push(row(
+            one.case.name.to_owned(),
+            "pages/s",
+            &regime,
+            rate(&one.ours),
+            peer,
+            floor,
+        ));
         let row = rows.last_mut().expect("just pushed");
         row.ratio = Some(row.ours / peer.unwrap_or(floor));
         if one.case.goal && has_peer {
@@ -120,19 +167,33 @@ fn row(
 
 /// Median pages a second.
 fn rate(series: &Series) -> f64 {
-    median(&series.passes.iter().map(|pass| pass.rate).collect::<Vec<_>>())
+    median(
+        &series
+            .passes
+            .iter()
+            .map(|pass| pass.rate)
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// Median over the passes of a request's median time, in microseconds.
 fn latency(series: &Series) -> f64 {
-    let times: Vec<f64> = series.passes.iter().filter_map(|pass| pass.median).collect();
+    let times: Vec<f64> = series
+        .passes
+        .iter()
+        .filter_map(|pass| pass.median)
+        .collect();
     median(&times) * 1e6
 }
 
 /// Pages a second that the machine allows: a copy a page, and a way there and back a batch. With
 /// many requests in flight the way costs nothing.
 fn floor(case: Case, polling: Polling, floors: Floors) -> f64 {
-    let way = if polling == Polling::On { floors.flag } else { floors.eventfd };
+    let way = if polling == Polling::On {
+        floors.flag
+    } else {
+        floors.eventfd
+    };
     let copy = 1.0 / floors.copies;
     match case.ours {
         MANY => floors.copies,
@@ -155,5 +216,81 @@ fn regime(one: &Measured, polling: Polling, has_peer: bool) -> String {
         format!("{client}, {server}; sleeps a request: ours {ours:.2}, peer {peer:.2}")
     } else {
         format!("{client}, {server}; sleeps a request: {ours:.2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::load::Pass;
+
+    const FLOORS: Floors = Floors {
+        copies: 1e6,
+        flag: 1e-6,
+        eventfd: 50e-6,
+    };
+
+    fn series(rate: f64) -> Series {
+        let pass = Pass {
+            rate,
+            median: Some(1e-5),
+            requests: 10,
+        };
+        Series {
+            passes: vec![pass; 3],
+            sleeps: 15,
+        }
+    }
+
+    fn measured(case: Case, ours: f64, peer: f64) -> Measured {
+        Measured {
+            case,
+            ours: series(ours),
+            peer: series(peer),
+        }
+    }
+
+    #[test]
+    fn the_goal_is_met_from_three_times_on() {
+        let case = CASES[2];
+        for (ours, met) in [(300.0, true), (299.0, false)] {
+            let rows = rows(&[measured(case, ours, 100.0)], Polling::On, true, FLOORS);
+            assert_eq!((rows[0].goal, rows[0].met), (Some(GOAL), Some(met)));
+        }
+    }
+
+    #[test]
+    fn without_a_peer_the_ratio_is_against_the_floor_and_no_goal_stands() {
+        let rows = rows(&[measured(CASES[2], 5e5, 0.0)], Polling::On, false, FLOORS);
+        assert_eq!(
+            (rows[0].goal, rows[0].met, rows[0].peer),
+            (None, None, None)
+        );
+        assert!((rows[0].ratio.unwrap() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_single_request_gets_a_row_for_its_time_where_larger_ratios_are_better() {
+        let mut one = measured(CASES[0], 100.0, 100.0);
+        for pass in &mut one.ours.passes {
+            pass.median = Some(5e-6);
+        }
+        let rows = rows(&[one], Polling::Off, true, FLOORS);
+        assert_eq!(rows.len(), 2);
+        assert!((rows[1].ours - 5.0).abs() < 1e-9);
+        assert!((rows[1].ratio.unwrap() - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_floor_of_a_batch_has_one_way_and_a_copy_a_page() {
+        let sleeping = floor(CASES[4], Polling::Off, FLOORS);
+        assert!((sleeping - 32.0 / 82e-6).abs() < 1.0);
+        assert!((floor(CASES[2], Polling::Off, FLOORS) - 1e6).abs() < 1.0);
+    }
+
+    #[test]
+    fn the_regime_counts_sleeps() {
+        let text = regime(&measured(CASES[2], 1.0, 1.0), Polling::Off, true);
+        assert!(text.contains("ours 0.50, peer 0.50"), "{text}");
     }
 }

@@ -9,6 +9,7 @@
 mod depth;
 mod guest;
 mod host;
+mod in_process;
 mod independent;
 mod lifecycle;
 mod malformed;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random requests, many in flight and finished in any order, against a model with every byte.
 //!
-//! The model keeps for each page what it may be. Requests that touch a page in flight are not
-//! sent, except that puts and flushes of one page may overlap: their tickets say who wins. The
-//! queues are worked on in random turns, and now and then the guest disconnects and comes back.
+//! The model keeps for each page what it holds. A page in flight is left alone, with one exception:
+//! a put may overtake a flush of the same page that has an older ticket, and must win whichever is
+//! carried out first. The queues are worked on in random turns, and now and then the guest
+//! disconnects and comes back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tmem_abi::{PAGE_SIZE, flag, op, result, status};
 use tmem_frontend::{
@@ -56,12 +57,17 @@ struct Held {
 struct Oracle {
     random: Random,
     pages: BTreeMap<u32, Held>,
-    busy: HashMap<u32, usize>,
+    /// Pages of puts and gets in flight.
+    busy: HashSet<u32>,
+    /// Pages of flushes in flight.
+    flushing: HashSet<u32>,
+    /// Of these, pages that a put has overtaken.
+    overtaken: HashSet<u32>,
     next_tag: u64,
     pending: HashMap<(usize, bool, u16), Pending>,
     stages: Vec<usize>,
-    /// Pages delivered, missed, refused, stale, flushed: each must have happened.
-    seen: [u64; 5],
+    /// Pages delivered, missed, refused, stale, flushed, overtaken: each must have happened.
+    seen: [u64; 6],
 }
 
 #[test]
@@ -75,11 +81,13 @@ fn random_requests_agree_with_a_plain_model() {
     let mut oracle = Oracle {
         random,
         pages: BTreeMap::new(),
-        busy: HashMap::new(),
+        busy: HashSet::new(),
+        flushing: HashSet::new(),
+        overtaken: HashSet::new(),
         next_tag: 1,
         pending: HashMap::new(),
         stages: (0..DEPTH).collect(),
-        seen: [0; 5],
+        seen: [0; 6],
     };
     for step in 0..STEPS {
         oracle.step(&mut guest);
@@ -92,7 +100,7 @@ fn random_requests_agree_with_a_plain_model() {
     oracle.drain(&mut guest);
     oracle.check_everything(&mut guest);
     println!(
-        "delivered, missed, refused, stale, flushed: {:?}",
+        "delivered, missed, refused, stale, flushed, overtaken: {:?}",
         oracle.seen
     );
     assert!(
@@ -123,19 +131,16 @@ impl Oracle {
         }
     }
 
-    /// Free indices for a request; what is busy in a way that `shared` forbids is left out.
-    fn choose(&mut self, shared: bool) -> Vec<u32> {
+    /// Indices for a request: pages that nothing in flight touches, or with `overtake` a flush.
+    fn choose(&mut self, overtake: bool) -> Vec<u32> {
         let wanted = 1 + self.random.below(PAGES);
         let mut indices = Vec::new();
         for _ in 0..wanted {
             let index = self.random.below(INDICES);
-            let free = shared || !self.busy.contains_key(&index);
-            if free && !indices.contains(&index) {
+            let free = overtake || !self.flushing.contains(&index);
+            if free && !self.busy.contains(&index) && !indices.contains(&index) {
                 indices.push(index);
             }
-        }
-        for index in &indices {
-            *self.busy.entry(*index).or_default() += 1;
         }
         indices
     }
@@ -148,9 +153,16 @@ impl Oracle {
     }
 
     fn put(&mut self, guest: &mut Guest, pair: usize) {
-        let indices = self.choose(false);
+        let indices = self.choose(true);
         if indices.is_empty() {
             return;
+        }
+        for index in &indices {
+            self.busy.insert(*index);
+            if self.flushing.contains(index) {
+                self.overtaken.insert(*index);
+                self.seen[5] += 1;
+            }
         }
         let stage = self.stages.pop().unwrap();
         let ticket = guest.driver.ticket();
@@ -188,6 +200,7 @@ impl Oracle {
         if indices.is_empty() {
             return;
         }
+        self.busy.extend(&indices);
         let stage = self.stages.pop().unwrap();
         let first = stage * PAGES as usize;
         let data: Vec<_> = (0..indices.len())
@@ -222,6 +235,7 @@ impl Oracle {
         if indices.is_empty() {
             return;
         }
+        self.flushing.extend(&indices);
         let newest = guest.driver.ticket();
         let ticket = if self.random.one_in(3) {
             newest.saturating_sub(40).max(1)
@@ -287,7 +301,10 @@ impl Oracle {
         while !self.pending.is_empty() {
             self.drain_some(guest);
         }
-        assert!(self.busy.is_empty(), "all requests are answered");
+        assert!(
+            self.busy.is_empty() && self.flushing.is_empty(),
+            "all requests are answered"
+        );
     }
 
     fn answered(&mut self, guest: &Guest, pair: usize, puts: bool, done: &Completion) {
@@ -303,7 +320,7 @@ impl Oracle {
                 for ((index, tag), result) in indices.iter().zip(tags).zip(&done.results) {
                     self.put_result(*index, Held { tag, ticket }, *result);
                 }
-                self.release(&indices, Some(stage));
+                self.release(&indices, stage);
             }
             Pending::Get {
                 indices,
@@ -315,27 +332,23 @@ impl Oracle {
                     let bytes = guest.delivered(stage * PAGES as usize + at);
                     self.get_result(*index, exclusive, *result, &bytes);
                 }
-                self.release(&indices, Some(stage));
+                self.release(&indices, stage);
             }
             Pending::Flush { indices, ticket } => {
                 assert_eq!(done.response.status, status::OK);
                 for (index, result) in indices.iter().zip(&done.results) {
                     self.flush_result(*index, ticket, *result);
                 }
-                self.release(&indices, None);
             }
         }
     }
 
-    fn release(&mut self, indices: &[u32], stage: Option<usize>) {
+    /// Pages of a put or get are free again, and so is its place in the stages.
+    fn release(&mut self, indices: &[u32], stage: usize) {
         for index in indices {
-            let count = self.busy.get_mut(index).expect("a page in flight");
-            *count -= 1;
-            if *count == 0 {
-                self.busy.remove(index);
-            }
+            self.busy.remove(index);
         }
-        self.stages.extend(stage);
+        self.stages.push(stage);
     }
 
     fn put_result(&mut self, index: u32, new: Held, result: u8) {
@@ -373,11 +386,22 @@ impl Oracle {
     }
 
     fn flush_result(&mut self, index: u32, ticket: u64, result: u8) {
+        self.flushing.remove(&index);
+        let overtaken = self.overtaken.remove(&index);
         let newer = self
             .pages
             .get(&index)
             .is_some_and(|held| held.ticket > ticket);
-        if newer {
+        if overtaken {
+            // Before the put it took the old page, after it nothing; the put's answer decides.
+            assert!(
+                [result::OK, result::STALE].contains(&result),
+                "an overtaken flush of {index}"
+            );
+            if !newer {
+                self.pages.remove(&index);
+            }
+        } else if newer {
             assert_eq!(result, result::STALE, "a late flush of page {index}");
             self.seen[3] += 1;
         } else {

@@ -255,3 +255,84 @@ fn a_guest_that_never_reads_its_answers_can_leave() {
     drop(guest);
     Guest::join(&host.socket(0), Options::default()).assert_works(0);
 }
+
+/// What a VMM does to a running device before it is gone.
+type LastAct = fn(&mut Guest);
+
+#[test]
+fn pages_outlive_a_vmm_that_vanishes_while_it_stops_resets_or_remaps() {
+    let host = Host::one();
+    let mut guest = Guest::join(&host.socket(0), Options::default());
+    guest.put_ok(0, &[5, 6, 7]);
+    drop(guest);
+    let (get_vring_base, get_config, reset_device) = (11, 24, 34);
+    let acts: [(&str, LastAct); 5] = [
+        ("stopped a ring", |guest| {
+            guest.driver.connection().stop_ring(4).unwrap();
+        }),
+        ("stopped every ring", |guest| {
+            for queue in 0..guest.driver.connection().queue_count() {
+                guest.driver.connection().stop_ring(queue).unwrap();
+            }
+        }),
+        ("disabled a ring", |guest| {
+            guest.driver.connection().enable(4, false).unwrap()
+        }),
+        ("reset the device", |guest| {
+            guest.driver.connection().reset_device().unwrap()
+        }),
+        ("sent its memory again", |guest| {
+            let same = guest.memory.moved(&[0]).unwrap();
+            guest.driver.connection().set_memory(&same).unwrap();
+        }),
+    ];
+    for (what, act) in acts {
+        let mut guest = in_flight(&host);
+        act(&mut guest);
+        println!("the VMM {what} and is gone");
+        drop(guest);
+        Guest::join(&host.socket(0), Options::default()).assert_pages(0, &[5, 6, 7]);
+    }
+    for (what, bytes) in [
+        (
+            "stop of a ring",
+            message(get_vring_base, 8, &[4, 0, 0, 0, 0, 0, 0, 0]),
+        ),
+        ("reset", message(reset_device, 0, &[])),
+        ("configuration", {
+            let mut body = vec![0; 12 + 64];
+            body[4] = 64;
+            message(get_config, 76, &body)
+        }),
+    ] {
+        let mut guest = in_flight(&host);
+        guest.driver.connection().send_raw(&bytes).unwrap();
+        println!("the VMM asked for a {what} and is gone before the answer");
+        drop(guest);
+        Guest::join(&host.socket(0), Options::default()).assert_pages(0, &[5, 6, 7]);
+    }
+    Guest::join(&host.socket(0), Options::default()).assert_works(0);
+}
+
+/// A guest with long puts under way, away from the pages that the test looks at.
+fn in_flight(host: &Host) -> Guest {
+    let options = Options {
+        queue_size: 1024,
+        ..Options::default()
+    };
+    let mut guest = Guest::join(&host.socket(0), options);
+    guest.stage(&[1; STAGE]);
+    for batch in 1..8 {
+        let ticket = guest.driver.ticket();
+        let data = [pages_at(guest.put_stage, BATCH_PAGES_MAX)];
+        let put = Request::run(op::PUT, POOL, batch * 256, BATCH_PAGES_MAX, ticket);
+        guest
+            .driver
+            .pair(0)
+            .put
+            .submit(&put, &data, Shape::default())
+            .unwrap();
+    }
+    guest.driver.pair(0).put.notify().unwrap();
+    guest
+}

@@ -262,7 +262,7 @@ mod tests {
     fn a_command_is_read_from_what_it_writes() {
         let spec = |kind, layout| PoolSpec { kind, layout };
         let commands = [
-            Command::Hello(Epoch(std::array::from_fn(|at| at as u8 + 1))),
+            Command::Hello(Epoch(*b"0123456789abcdef")),
             Command::Create(
                 PoolId(7),
                 spec(PoolKind::Persistent, Layout::Dense { pages: 9 }),

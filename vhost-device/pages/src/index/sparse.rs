@@ -186,8 +186,8 @@ impl Shard {
     }
 }
 
-/// A part without framed pages needs no owner record. Must happen before the last frame is free, or
-/// there could be more records than frames.
+/// A part without framed pages needs no owner record. Happens under the lock that its last frame left
+/// the index under, so that there are no more records than frames, and one for each flush under way.
 fn release_owner(frames: &Frames, part: &mut Part) {
     if part.framed == 0
         && let Some(owner) = part.owner.take()

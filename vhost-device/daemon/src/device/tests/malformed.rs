@@ -158,7 +158,7 @@ fn lengths_that_do_not_add_up_are_invalid() {
         vec![],
         vec![readable(DATA, 4096)],
         vec![readable(DATA, 3 * 4096)],
-        vec![readable(DATA, u32::MAX)],
+        vec![readable(DATA, 0xffff_0000)],
         vec![readable(DATA, 8192), readable(DATA, 1)],
     ] {
         rejected(&header, &data, status::INVALID, Malformed::Length);
@@ -169,6 +169,14 @@ fn lengths_that_do_not_add_up_are_invalid() {
         status::INVALID,
         Malformed::Length,
     );
+}
+
+#[test]
+fn a_chain_of_more_bytes_than_any_may_have_is_silence() {
+    let (mut rig, used, status) = send(&header(op::PUT, 0, 2, 1), &[readable(DATA, u32::MAX)], 10);
+    assert_eq!((used, status), (0, 0xee));
+    assert_eq!(rig.malformed(Malformed::Chain), 1);
+    still_works(&mut rig);
 }
 
 #[test]
