@@ -226,8 +226,9 @@ impl Events {
         self.stats.events.inc();
         match event.kind {
             wire::event::GRANT => {
+                let before = self.stats.grant_pages.get();
                 self.stats.grant_pages.set(event.value);
-                if ffi::may_log() {
+                if before != event.value && ffi::may_log() {
                     pr_info!("the host's grant is now {} pages\n", event.value);
                 }
             }

@@ -2,9 +2,11 @@
 //! Polling for an answer, for a bounded time and only while it pays.
 //!
 //! A host that polls as well answers within some microseconds, while an interrupt and a wake-up cost
-//! tens of them. When the host sleeps, or the processors are busy, polling is a waste; hence a
-//! moving average of what polls take, and no polling while that is above the bound, except for a
-//! probe now and then.
+//! tens of them. When the processors are busy, or the host does not poll, polling is a waste; hence
+//! a moving average of what polls take, and no polling while that is above the bound.
+//!
+//! Now and then a few requests in a row are polled for all the same. A single one would not do: the
+//! host has gone to sleep while nobody hurried it, and answers the first one late.
 
 use crate::{
     ffi,
@@ -17,10 +19,13 @@ use kernel::{
     sync::atomic::{Atomic, Relaxed},
 };
 
-/// When polling has not paid lately, one request in so many polls all the same.
-const PROBE: u64 = 64;
+/// Requests without polling between two attempts to poll again.
+const PAUSE: u64 = 64;
 /// A poll changes the average by this share of the difference.
 const WEIGHT: u64 = 8;
+/// A poll that misses counts for so many times the bound, so that four misses end an attempt, which
+/// begins with the average at half the bound.
+const MISS: u64 = 2;
 
 /// How long the tasks of a queue poll.
 pub(crate) struct Patience {
@@ -29,8 +34,8 @@ pub(crate) struct Patience {
     /// Moving average of what polls took, in nanoseconds. Concurrent updates may lose one another;
     /// an average can bear it.
     average: Atomic<u64>,
-    /// Requests that were not polled for, and probes.
-    unpaid: Atomic<u64>,
+    /// Requests that were not polled for, and attempts.
+    unpolled: Atomic<u64>,
 }
 
 impl Patience {
@@ -38,7 +43,7 @@ impl Patience {
         Self {
             limit,
             average: Atomic::new(0),
-            unpaid: Atomic::new(0),
+            unpolled: Atomic::new(0),
         }
     }
 
@@ -50,11 +55,12 @@ impl Patience {
         if self.average.load(Relaxed) <= self.limit {
             return true;
         }
-        let probe = self.unpaid.fetch_add(1u64, Relaxed) % PROBE == PROBE - 1;
-        if !probe {
-            stats.polls_skipped.inc();
+        if self.unpolled.fetch_add(1u64, Relaxed) % PAUSE == PAUSE - 1 {
+            self.average.store(self.limit / 2, Relaxed);
+            return true;
         }
-        probe
+        stats.polls_skipped.inc();
+        false
     }
 
     /// A poll has taken `took` nanoseconds.
@@ -99,7 +105,7 @@ impl Queue {
                 .learn(ffi::now_ns().wrapping_sub(pending.started));
         } else {
             self.shared.stats.polls_missed.inc();
-            self.patience.learn(limit.saturating_mul(2));
+            self.patience.learn(limit.saturating_mul(MISS));
         }
         let mut leave = true;
         while !self.listen(leave) {

@@ -97,6 +97,14 @@ impl Job {
         })
     }
 
+    /// Pages of guest memory that the request keeps busy.
+    pub(crate) fn busy_pages(&self) -> u32 {
+        match self {
+            Self::Put(list) | Self::Get(list) => list.pages(),
+            Self::Discard(_) | Self::Flush(_) => 0,
+        }
+    }
+
     /// The bios in order; a flush of freed slots has none.
     pub(crate) fn into_bios(self) -> BioList {
         match self {

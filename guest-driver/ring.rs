@@ -13,6 +13,9 @@ use kernel::{bindings, ffi::c_void, prelude::*, sync::Arc};
 
 /// Request slots of a queue: bits of a `u64`.
 const SLOTS_MAX: usize = 64;
+/// With so many pages in flight (16 MiB) no more are sent: a small guest must not have all of its
+/// memory on the way out, where it is of no use to anybody.
+const PAGES_BUSY_MAX: u32 = 4096;
 
 /// What the queues of a device have in common.
 pub(crate) struct Shared {
@@ -100,6 +103,8 @@ pub(crate) struct Ring {
     free: u64,
     /// Bits of all slots.
     all: u64,
+    /// Pages in flight.
+    busy: u32,
     /// Descriptors of the request that is being formed.
     table: KVec<bindings::scatterlist>,
     /// Bios that wait for a slot.
@@ -141,6 +146,7 @@ impl Ring {
             slots,
             free: all,
             all,
+            busy: 0,
             table: KVec::from_elem(bindings::scatterlist::default(), entries, GFP_KERNEL)?,
             waiting: BioList::new(),
             sleepers: 0,
@@ -163,14 +169,14 @@ impl Ring {
         self.free.count_ones() > self.all.count_ones().checked_div(share).unwrap_or(0)
     }
 
-    /// Sends what waits, as far as slots and the ring go. The last request sent is returned.
+    /// Sends what waits, as far as slots, pages and the ring go. The last request sent is returned.
     pub(crate) fn pump(&mut self, shared: &Shared, after: &mut After) -> Option<Pending> {
         if self.dead {
             after.failed.append(self.waiting.take());
             return None;
         }
         let mut last = None;
-        while self.free != 0 {
+        while self.free != 0 && self.busy < PAGES_BUSY_MAX {
             let Some(job) = Job::gather(&mut self.waiting, &shared.limits) else {
                 break;
             };
@@ -224,6 +230,7 @@ impl Ring {
             Job::Discard(_) | Job::Flush(_) => shared.stats.flush_requests.inc(),
         }
         let started = ffi::now_ns();
+        self.busy = self.busy.saturating_add(job.busy_pages());
         slot.job = Some(job);
         slot.started = started;
         self.free &= !(1 << (nth & 63));
@@ -259,6 +266,7 @@ impl Ring {
                 continue;
             };
             slot.sequence = slot.sequence.wrapping_add(1);
+            self.busy = self.busy.saturating_sub(job.busy_pages());
             self.free |= 1 << (nth & 63);
             return Some(Done {
                 job,
@@ -304,6 +312,7 @@ impl Ring {
             }
         }
         self.free = self.all;
+        self.busy = 0;
         bios.append(self.waiting.take());
         bios
     }

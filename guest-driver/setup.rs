@@ -136,6 +136,7 @@ pub(crate) unsafe fn find_queues(
 /// The virtqueues stay valid until the device's queues have been killed.
 pub(crate) unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Result<Arc<Device>> {
     let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
+    stats.grant_pages.set(config.grant_pages);
     let (fixed, requests) = vqs
         .split_at_checked(usize::from(wire::QUEUE_REQUEST_FIRST))
         .ok_or(EINVAL)?;

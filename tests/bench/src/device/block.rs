@@ -43,10 +43,21 @@ impl Format for Block {
     }
 }
 
+/// How the peer reads and writes its file: in each regime the way that moved the most pages on a
+/// tmpfs comes first, and what an older kernel refuses is followed by what it takes.
+const fn ways(polling: Polling) -> &'static [&'static str] {
+    match polling {
+        Polling::On => &["aio=native,cache.direct=on", "aio=io_uring", "aio=threads"],
+        Polling::Off => &["aio=io_uring", "aio=threads"],
+    }
+}
+
 /// The peer's process and what it serves.
 #[derive(Debug)]
 pub(crate) struct BlockServer {
     pub(crate) process: DaemonProcess,
+    /// How it reads and writes its file.
+    pub(crate) way: &'static str,
     socket: PathBuf,
 }
 
@@ -59,22 +70,34 @@ impl BlockServer {
         polling: Polling,
     ) -> Result<Self> {
         let file = folder.join(format!("disk-{polling:?}"));
-        let socket = folder.join(format!("block-{polling:?}.sock"));
         let make = || -> std::io::Result<()> {
             std::fs::File::create(&file)?.set_len(u64::from(pages) * PAGE_SIZE as u64)
         };
         make().map_err(Error::system("make the peer's file"))?;
+        let (last, first) = ways(polling).split_last().expect("there is a way");
+        for way in first {
+            if let Ok(server) = Self::start_with(program, folder, &file, polling, way) {
+                return Ok(server);
+            }
+        }
+        Self::start_with(program, folder, &file, polling, last)
+    }
+
+    fn start_with(
+        program: &Path,
+        folder: &Path,
+        file: &Path,
+        polling: Polling,
+        way: &'static str,
+    ) -> Result<Self> {
+        let socket = folder.join(format!("block-{polling:?}.sock"));
         // A millisecond: far longer than the pauses of a closed loop.
         let poll = if polling == Polling::On { 1_000_000 } else { 0 };
         let args = [
             "--object".to_owned(),
             format!("iothread,id=worker,poll-max-ns={poll}"),
             "--blockdev".to_owned(),
-            // Of threads and io_uring the faster one on a tmpfs.
-            format!(
-                "file,node-name=ram,filename={},aio=io_uring",
-                file.display()
-            ),
+            format!("file,node-name=ram,filename={},{way}", file.display()),
             "--export".to_owned(),
             format!(
                 "vhost-user-blk,id=disk,node-name=ram,writable=on,iothread=worker,\
@@ -82,12 +105,15 @@ impl BlockServer {
                 socket.display()
             ),
         ];
-        let process = DaemonProcess::start(
-            Command::new(program).args(args).stdin(Stdio::null()),
-            &[&socket],
-        )
-        .map_err(Error::frontend(Block::NAME))?;
-        Ok(Self { process, socket })
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null());
+        let process =
+            DaemonProcess::start(&mut command, &[&socket]).map_err(Error::frontend(Block::NAME))?;
+        Ok(Self {
+            process,
+            way,
+            socket,
+        })
     }
 
     /// Connects and makes the target.

@@ -106,13 +106,13 @@ pub(crate) const CASES: [Case; 8] = [
 pub(crate) fn rows(
     measured: &[Measured],
     polling: Polling,
-    has_peer: bool,
+    peer_way: Option<&str>,
     floors: Floors,
 ) -> Vec<Row> {
     let mut rows = Vec::new();
     for one in measured {
-        let regime = regime(one, polling, has_peer);
-        let peer = has_peer.then(|| rate(&one.peer));
+        let regime = regime(one, polling, peer_way);
+        let peer = peer_way.map(|_| rate(&one.peer));
         let floor = floor(one.case, polling, floors);
         rows.push(row(
             one.case.name.to_owned(),
@@ -124,14 +124,14 @@ pub(crate) fn rows(
         ));
         let row = rows.last_mut().expect("just pushed");
         row.ratio = Some(row.ours / peer.unwrap_or(floor));
-        if one.case.goal && has_peer {
+        if one.case.goal && peer_way.is_some() {
             row.goal = Some(GOAL);
             row.met = row.ratio.map(|ratio| ratio >= GOAL);
         }
         if one.case.ours == ONE {
             let name = format!("{}, median", one.case.name);
             let ours = latency(&one.ours);
-            let peer = has_peer.then(|| latency(&one.peer));
+            let peer = peer_way.map(|_| latency(&one.peer));
             let floor = 1e6 / floor;
             let mut time = self::row(name, "us", &regime, ours, peer, floor);
             time.ratio = Some(peer.unwrap_or(floor) / ours);
@@ -205,15 +205,15 @@ fn floor(case: Case, polling: Polling, floors: Floors) -> f64 {
 }
 
 /// Who polled, and how often the servers really slept.
-fn regime(one: &Measured, polling: Polling, has_peer: bool) -> String {
+fn regime(one: &Measured, polling: Polling, peer_way: Option<&str>) -> String {
     let (client, server) = match polling {
         Polling::On => ("client polls", "server told to poll"),
         Polling::Off => ("client sleeps", "server told to sleep"),
     };
     let ours = one.ours.sleeps_a_request();
-    if has_peer {
+    if let Some(way) = peer_way {
         let peer = one.peer.sleeps_a_request();
-        format!("{client}, {server}; sleeps a request: ours {ours:.2}, peer {peer:.2}")
+        format!("{client}, {server}; sleeps a request: ours {ours:.2}, peer {peer:.2} ({way})")
     } else {
         format!("{client}, {server}; sleeps a request: {ours:.2}")
     }
@@ -254,14 +254,19 @@ mod tests {
     fn the_goal_is_met_from_three_times_on() {
         let case = CASES[2];
         for (ours, met) in [(300.0, true), (299.0, false)] {
-            let rows = rows(&[measured(case, ours, 100.0)], Polling::On, true, FLOORS);
+            let rows = rows(
+                &[measured(case, ours, 100.0)],
+                Polling::On,
+                Some("aio"),
+                FLOORS,
+            );
             assert_eq!((rows[0].goal, rows[0].met), (Some(GOAL), Some(met)));
         }
     }
 
     #[test]
     fn without_a_peer_the_ratio_is_against_the_floor_and_no_goal_stands() {
-        let rows = rows(&[measured(CASES[2], 5e5, 0.0)], Polling::On, false, FLOORS);
+        let rows = rows(&[measured(CASES[2], 5e5, 0.0)], Polling::On, None, FLOORS);
         assert_eq!(
             (rows[0].goal, rows[0].met, rows[0].peer),
             (None, None, None)
@@ -275,7 +280,7 @@ mod tests {
         for pass in &mut one.ours.passes {
             pass.median = Some(5e-6);
         }
-        let rows = rows(&[one], Polling::Off, true, FLOORS);
+        let rows = rows(&[one], Polling::Off, Some("aio"), FLOORS);
         assert_eq!(rows.len(), 2);
         assert!((rows[1].ours - 5.0).abs() < 1e-9);
         assert!((rows[1].ratio.unwrap() - 2.0).abs() < 1e-9);
@@ -290,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_regime_counts_sleeps() {
-        let text = regime(&measured(CASES[2], 1.0, 1.0), Polling::Off, true);
+        let text = regime(&measured(CASES[2], 1.0, 1.0), Polling::Off, Some("aio"));
         assert!(text.contains("ours 0.50, peer 0.50"), "{text}");
     }
 }

@@ -6,7 +6,7 @@
 //! carried out first. The queues are worked on in random turns, and now and then the guest
 //! disconnects and comes back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use tmem_abi::{PAGE_SIZE, flag, op, result, status};
 use tmem_frontend::{
@@ -27,6 +27,14 @@ const PAGES: u32 = 8;
 /// Requests of a run.
 const STEPS: usize = 6_000;
 
+/// Rings that [`DEPTH`] requests fit into however they are cut.
+fn rings() -> Options {
+    Options {
+        queue_size: 512,
+        ..Options::default()
+    }
+}
+
 /// What a request in flight will do, once it is answered.
 #[derive(Debug)]
 enum Pending {
@@ -35,6 +43,7 @@ enum Pending {
         tags: Vec<u64>,
         ticket: u64,
         stage: usize,
+        room: u64,
     },
     Get {
         indices: Vec<u32>,
@@ -64,8 +73,11 @@ struct Oracle {
     /// Of these, pages that a put has overtaken.
     overtaken: HashSet<u32>,
     next_tag: u64,
-    pending: HashMap<(usize, bool, u16), Pending>,
+    pending: BTreeMap<(usize, bool, u16), Pending>,
     stages: Vec<usize>,
+    /// Pages of puts in flight, and of all puts ever sent.
+    putting: u64,
+    sent: u64,
     /// Pages delivered, missed, refused, stale, flushed, overtaken: each must have happened.
     seen: [u64; 6],
 }
@@ -77,7 +89,7 @@ fn random_requests_agree_with_a_plain_model() {
         ..Settings::default()
     });
     let random = Random::new(seed("random_requests_agree_with_a_plain_model"));
-    let mut guest = Guest::join(&host.socket(0), Options::default());
+    let mut guest = Guest::join(&host.socket(0), rings());
     let mut oracle = Oracle {
         random,
         pages: BTreeMap::new(),
@@ -85,8 +97,10 @@ fn random_requests_agree_with_a_plain_model() {
         flushing: HashSet::new(),
         overtaken: HashSet::new(),
         next_tag: 1,
-        pending: HashMap::new(),
+        pending: BTreeMap::new(),
         stages: (0..DEPTH).collect(),
+        putting: 0,
+        sent: 0,
         seen: [0; 6],
     };
     for step in 0..STEPS {
@@ -114,19 +128,18 @@ impl Oracle {
     /// Sends something, or takes answers, or both.
     fn step(&mut self, guest: &mut Guest) {
         let pair = self.random.below(2) as usize;
-        if !self.stages.is_empty() {
-            match self.random.below(10) {
-                0..4 => self.put(guest, pair),
-                4..8 => self.get(guest, pair),
-                _ => self.flush(guest, pair),
-            }
+        match self.random.below(10) {
+            0..4 => self.put(guest, pair),
+            4..8 => self.get(guest, pair),
+            _ => self.flush(guest, pair),
         }
         if self.random.one_in(3) {
             let pair = guest.driver.pair(pair);
             pair.put.notify().unwrap();
             pair.get.notify().unwrap();
         }
-        if self.stages.is_empty() {
+        // A flush needs no stage, but it takes a slot.
+        while self.stages.is_empty() || self.pending.len() >= DEPTH {
             self.drain_some(guest);
         }
     }
@@ -181,11 +194,16 @@ impl Oracle {
             .put
             .submit(&request, &data, shape)
             .unwrap();
+        // Pages that may have been sent in all when this put is answered, while all of them fit.
+        let room = GRANT + self.sent - (self.pages.len() as u64 + self.putting).min(GRANT);
+        self.putting += tags.len() as u64;
+        self.sent += tags.len() as u64;
         let pending = Pending::Put {
             indices,
             tags,
             ticket,
             stage,
+            room,
         };
         self.pending.insert((pair, true, token), pending);
     }
@@ -250,12 +268,8 @@ impl Oracle {
             .put
             .submit(&request, &[], shape)
             .unwrap();
-        // A flush needs no page buffers, but its slot counts for the depth.
         self.pending
             .insert((pair, true, token), Pending::Flush { indices, ticket });
-        if self.pending.len() >= DEPTH {
-            self.drain_some(guest);
-        }
     }
 
     /// Waits for one answer at least, and takes those that are there.
@@ -315,10 +329,12 @@ impl Oracle {
                 tags,
                 ticket,
                 stage,
+                room,
             } => {
                 check_put(done, indices.len());
+                self.putting -= tags.len() as u64;
                 for ((index, tag), result) in indices.iter().zip(tags).zip(&done.results) {
-                    self.put_result(*index, Held { tag, ticket }, *result);
+                    self.put_result(*index, Held { tag, ticket }, *result, room);
                 }
                 self.release(&indices, stage);
             }
@@ -351,13 +367,18 @@ impl Oracle {
         self.stages.push(stage);
     }
 
-    fn put_result(&mut self, index: u32, new: Held, result: u8) {
+    /// A put may be refused only if it, what the guest held when it was sent, and all puts in flight
+    /// with it do not fit into the grant together: if more than `room` pages were sent by now.
+    fn put_result(&mut self, index: u32, new: Held, result: u8, room: u64) {
         match result {
             result::OK => {
                 self.pages.insert(index, new);
             }
             result::REFUSED_FULL => {
-                // Pages in flight may take or leave the last places, in any order.
+                assert!(
+                    self.sent > room,
+                    "page {index} was refused within the grant"
+                );
                 self.pages.remove(&index);
                 self.seen[2] += 1;
             }
@@ -435,7 +456,7 @@ impl Oracle {
         let options = Options {
             style,
             event_idx: self.random.one_in(2),
-            ..Options::default()
+            ..rings()
         };
         let memory = tmem_frontend::GuestMemory::new(32 << 20).unwrap();
         let mut driver = Driver::connect(&host.socket(0), &memory, options, 32).unwrap();

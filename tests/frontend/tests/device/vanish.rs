@@ -276,10 +276,10 @@ fn pages_outlive_a_vmm_that_vanishes_while_it_stops_resets_or_remaps() {
             }
         }),
         ("disabled a ring", |guest| {
-            guest.driver.connection().enable(4, false).unwrap()
+            guest.driver.connection().enable(4, false).unwrap();
         }),
         ("reset the device", |guest| {
-            guest.driver.connection().reset_device().unwrap()
+            guest.driver.connection().reset_device().unwrap();
         }),
         ("sent its memory again", |guest| {
             let same = guest.memory.moved(&[0]).unwrap();
