@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! VMMs that come and go, as seen from the daemon's socket.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside test functions"
+)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

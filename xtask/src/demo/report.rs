@@ -98,7 +98,7 @@ impl Report {
     /// A table with a line for each figure and a column for each workload.
     pub(crate) fn text(&self) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::UTF8_FULL_CONDENSED);
         let mut header = vec![String::new()];
         header.extend(self.runs.iter().map(|run| run.name.to_owned()));
         table.set_header(header);
