@@ -82,7 +82,7 @@ impl Artifacts {
 }
 
 /// What goes into the initial file system beside kernel module and usual programs.
-pub fn spec(workload: &Path, extras: Extras) -> Result<InitramfsSpec> {
+fn spec(workload: &Path, extras: Extras) -> Result<InitramfsSpec> {
     let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let serve = scenarios.join("serve-commands");
     let scenario = std::fs::read_to_string(&serve)

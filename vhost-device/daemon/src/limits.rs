@@ -9,6 +9,13 @@ use tmem_abi::{BATCH_PAGES_MAX, QUEUE_REQUEST_FIRST, QUEUE_SIZE_MAX};
 /// a notification. Small, so that the first of a batch does not wait for the interrupt of the last.
 pub const TAKE_MAX: usize = 16;
 
+/// Requests that a worker gives back at a time: they share a lock and a look at the clock, and the
+/// first waits for the work of the last, which [`USE_PAGES`] bounds.
+pub const USE_MAX: usize = 4;
+
+/// Pages after which a worker gives back what it has served.
+pub const USE_PAGES: u32 = 8;
+
 /// Pages of a PUT between two looks at the get ring: a get waits for at most this many copies.
 pub const CHUNK_PAGES: u32 = 32;
 

@@ -93,7 +93,11 @@ pub(super) fn in_use_stays(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let held = settled(&daemon, &mut guest, "vm0")?;
     ensure!(held > HELD_PAGES_MIN, "Only {held} pages are on the host");
 
-    let same: u64 = daemon.pools("vm0")?.iter().map(|pool| pool.same_filled).sum();
+    let same: u64 = daemon
+        .pools("vm0")?
+        .iter()
+        .map(|pool| pool.same_filled)
+        .sum();
     ensure!(same > 0, "The workload's same-filled pages take frames");
 
     let refused = guest.run(&format!("rmmod {MODULE}"), QUICK)?;

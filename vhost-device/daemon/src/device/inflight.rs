@@ -5,6 +5,7 @@
 //! answers an index, and every request before it must have been used.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -17,12 +18,13 @@ use crate::limits::TAKE_MAX;
 pub struct Inflight {
     table: Mutex<Table>,
     empty: Condvar,
+    /// Changes under the table's lock; read without it before each request.
+    draining: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Table {
     heads: VecDeque<u16>,
-    draining: bool,
     generation: u64,
 }
 
@@ -35,10 +37,10 @@ impl Default for Inflight {
         Self {
             table: Mutex::new(Table {
                 heads: VecDeque::with_capacity(TAKE_MAX),
-                draining: false,
                 generation: 0,
             }),
             empty: Condvar::new(),
+            draining: AtomicBool::new(false),
         }
     }
 }
@@ -54,22 +56,26 @@ impl Inflight {
     /// Somebody waits for the table to be empty: what has not been begun should be put back.
     #[must_use]
     pub fn draining(&self) -> bool {
-        self.table.lock().draining
+        self.draining.load(Ordering::Relaxed)
     }
 
-    /// The request may still be used: nobody has given up waiting for it.
-    #[must_use]
-    pub fn current(&self, generation: Generation) -> bool {
-        self.table.lock().generation == generation.0
-    }
-
-    /// Removes the oldest request, which has been used.
-    pub fn finish(&self, generation: Generation) {
+    /// Removes the oldest `count` requests, which `publish` puts into the used ring before anyone who
+    /// waits for them is told. Nothing happens if somebody gave up waiting for them.
+    pub fn finish<T: Default>(
+        &self,
+        generation: Generation,
+        count: usize,
+        publish: impl FnOnce() -> T,
+    ) -> T {
         let mut table = self.table.lock();
-        if table.generation == generation.0 {
-            table.heads.pop_front();
-            self.wake(&table);
+        if table.generation != generation.0 {
+            return T::default();
         }
+        let published = publish();
+        let count = count.min(table.heads.len());
+        table.heads.drain(..count);
+        self.wake(&table);
+        published
     }
 
     /// Removes all requests, which have been put back into the ring. Returns how many.
@@ -89,10 +95,10 @@ impl Inflight {
     /// given up, and will not be used. Returns the heads given up. The ring must not be ready.
     pub fn drain(&self, deadline: Duration) -> Vec<u16> {
         let mut table = self.table.lock();
-        table.draining = true;
+        self.draining.store(true, Ordering::Relaxed);
         self.empty
             .wait_while_for(&mut table, |table| !table.heads.is_empty(), deadline);
-        table.draining = false;
+        self.draining.store(false, Ordering::Relaxed);
         if !table.heads.is_empty() {
             table.generation += 1;
         }
@@ -100,7 +106,7 @@ impl Inflight {
     }
 
     fn wake(&self, table: &Table) {
-        if table.draining && table.heads.is_empty() {
+        if self.draining() && table.heads.is_empty() {
             self.empty.notify_all();
         }
     }
@@ -130,10 +136,10 @@ mod tests {
         while !inflight.draining() {
             std::thread::yield_now();
         }
-        inflight.finish(generation);
+        assert!(inflight.finish(generation, 1, || true));
         assert_eq!(inflight.put_back(generation), 1);
         assert!(waiter.join().unwrap().is_empty());
-        assert!(inflight.current(generation));
+        assert!(inflight.finish(generation, 0, || true));
     }
 
     #[test]
@@ -141,10 +147,9 @@ mod tests {
         let inflight = Inflight::default();
         let generation = inflight.take([3, 5].into_iter());
         assert_eq!(inflight.drain(Duration::ZERO), [3, 5]);
-        assert!(!inflight.current(generation));
         // The worker comes late; the ring's next life is not touched.
         let next = inflight.take([7].into_iter());
-        inflight.finish(generation);
+        assert!(!inflight.finish(generation, 1, || true));
         assert_eq!(inflight.put_back(generation), 0);
         assert_eq!(inflight.put_back(next), 1);
     }

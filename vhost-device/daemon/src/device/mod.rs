@@ -241,19 +241,20 @@ impl Device {
                 mem: &mem,
             };
             control.suppress_kicks(&mem);
-            let mut served = batch(control, "control").serve(TAKE_MAX, |taken| {
+            let mut served = batch(control, "control").serve(TAKE_MAX, |taken, _| {
                 self.serve_control(context, &mem, &mut chain, taken)
             });
             served +=
-                batch(balloon, "balloon").serve(TAKE_MAX, |taken| match chain.gather(taken) {
+                batch(balloon, "balloon").serve(TAKE_MAX, |taken, _| match chain.gather(taken) {
                     Ok(()) => control::answer(&mem, &chain, status::UNSUPPORTED),
                     Err(kind) => Served::silent(kind),
                 });
             while !self.events.is_empty() {
-                let delivered = batch(event, "event").serve(1, |taken| match chain.gather(taken) {
-                    Ok(()) => self.events.deliver(&mem, &chain),
-                    Err(kind) => Served::silent(kind),
-                });
+                let delivered =
+                    batch(event, "event").serve(1, |taken, _| match chain.gather(taken) {
+                        Ok(()) => self.events.deliver(&mem, &chain),
+                        Err(kind) => Served::silent(kind),
+                    });
                 if delivered == 0 || (context.over)() {
                     break;
                 }

@@ -71,7 +71,7 @@ impl Ring {
         let mut fault = None;
         if state.is_enabled() && !self.shared.broken.load(Ordering::Relaxed) {
             let queue = state.get_queue_mut();
-            let size = queue.size();
+            let (size, ready) = (queue.size(), queue.ready());
             let wanted = match queue.avail_idx(mem, Ordering::Acquire) {
                 Ok(index) => usize::from(index.0.wrapping_sub(queue.next_avail())),
                 Err(_) => 0,
@@ -92,7 +92,9 @@ impl Ring {
                         fault = Some(Malformed::RingAddress);
                     }
                 }
-                Err(QueueError::QueueNotReady) => {}
+                // The crate takes a ring at address 0 for none; a driver that puts it there and
+                // makes requests available would keep its worker looking for ever.
+                Err(QueueError::QueueNotReady) if !ready => {}
                 Err(QueueError::InvalidAvailRingIndex) => fault = Some(Malformed::AvailIndex),
                 Err(_) => fault = Some(Malformed::RingAddress),
             }
@@ -114,7 +116,8 @@ impl Ring {
         }
     }
 
-    /// Gives a request back to the driver, `bytes` of whose writable part were written.
+    /// Gives the oldest requests back to the driver: the head of each, and the bytes of its writable
+    /// part that were written.
     ///
     /// # Errors
     /// [`Malformed::RingAddress`] if the used ring is not in guest memory; the ring is broken then.
@@ -122,17 +125,21 @@ impl Ring {
         &self,
         mem: &GuestMemoryMmap,
         generation: Generation,
-        head: u16,
-        bytes: u32,
+        used: impl ExactSizeIterator<Item = (u16, u32)>,
     ) -> Result<(), Malformed> {
         let mut state = self.vring.get_mut();
-        let used = if self.shared.inflight.current(generation) {
-            state.get_queue_mut().add_used(mem, head, bytes)
-        } else {
-            Ok(())
-        };
-        self.shared.inflight.finish(generation);
-        used.map_err(|_| self.break_down())
+        let queue = state.get_queue_mut();
+        let broken = self.shared.inflight.finish(generation, used.len(), || {
+            let mut broken = false;
+            for (head, bytes) in used {
+                broken |= queue.add_used(mem, head, bytes).is_err();
+            }
+            broken
+        });
+        if broken {
+            return Err(self.break_down());
+        }
+        Ok(())
     }
 
     /// Puts the requests that were taken and not begun back into the ring.

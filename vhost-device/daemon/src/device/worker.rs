@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use tmem_pages::{Guest, Worker};
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
+use super::inflight::Generation;
 use super::poll::Poller;
 use super::request::Malformed;
 use super::request::parse::Lane;
 use super::request::serve::{Job, Served, Slot, begin};
 use super::ring::{Memory, PollPoint, Ring, Taken};
-use crate::limits::{CHUNK_PAGES, TAKE_MAX};
+use crate::limits::{CHUNK_PAGES, TAKE_MAX, USE_MAX, USE_PAGES};
 use crate::metrics::{GuestMetrics, WorkerMetrics};
 
 /// Looks at the rings between two looks at the clock.
@@ -189,8 +190,11 @@ impl PairWorker {
             name: "get",
             mem,
         };
-        batch.serve(TAKE_MAX, |chain| {
+        batch.serve(TAKE_MAX, |chain, before_long| {
             run(chain, get, Lane::Get, context, mem, |mut job| {
+                if job.is_long() {
+                    before_long();
+                }
                 while !job.step(mem, engine) {}
                 job.finish(mem)
             })
@@ -227,11 +231,14 @@ impl PairWorker {
         };
         // Pages dealt with since the get ring was looked at.
         let mut pages = 0;
-        puts.serve(TAKE_MAX, |chain| {
+        puts.serve(TAKE_MAX, |chain, before_long| {
             run(chain, put, Lane::Put, context, mem, |mut job| {
+                if job.is_long() || pages >= CHUNK_PAGES {
+                    before_long();
+                }
                 loop {
                     if pages >= CHUNK_PAGES {
-                        gets.serve(TAKE_MAX, |chain| {
+                        gets.serve(TAKE_MAX, |chain, _| {
                             run(chain, get, Lane::Get, context, mem, |mut job| {
                                 while !job.step(mem, engine) {}
                                 job.finish(mem)
@@ -245,11 +252,7 @@ impl PairWorker {
                     pages = CHUNK_PAGES;
                 }
                 let served = job.finish(mem);
-                pages += served
-                    .pages
-                    .iter()
-                    .fold(1, |sum: u32, n| sum.saturating_add(*n))
-                    .min(CHUNK_PAGES);
+                pages += served.page_count().saturating_add(1).min(CHUNK_PAGES);
                 served
             })
         })
@@ -287,7 +290,12 @@ pub(super) struct Batch<'a> {
 impl Batch<'_> {
     /// Takes what is in the ring, has each chain served, uses it, and at the end notifies the
     /// driver once. At most `limit` chains, and at most [`TAKE_MAX`]. Returns the number used.
-    pub(super) fn serve(&self, limit: usize, mut serve: impl FnMut(Taken<'_>) -> Served) -> usize {
+    /// `serve` calls what it is given before long work, so that what is done does not wait for it.
+    pub(super) fn serve(
+        &self,
+        limit: usize,
+        mut serve: impl FnMut(Taken<'_>, &mut dyn FnMut()) -> Served,
+    ) -> usize {
         let mut taken = [const { None }; TAKE_MAX];
         let (count, generation) = match self.ring.take(self.mem, &mut taken[..limit.min(TAKE_MAX)])
         {
@@ -302,31 +310,72 @@ impl Batch<'_> {
         }
         let start = Instant::now();
         let mut used = 0;
+        let mut done = Done::default();
         for chain in taken.into_iter().flatten() {
             if self.ring.draining() {
+                self.use_up(&mut done, generation, start);
                 self.ring.put_back(generation);
                 break;
             }
             let head = chain.head_index();
-            let served = serve(chain);
-            if let Err(kind) = self
-                .ring
-                .finish(self.mem, generation, head, served.used_bytes)
-            {
-                self.context.broken(kind, self.name);
-            }
+            let served = serve(chain, &mut || self.use_up(&mut done, generation, start));
+            done.push(head, served);
             used += 1;
-            self.metrics.served(&served, nanos(start.elapsed()));
-            if let Some(kind) = served.malformed {
-                self.context.malformed(kind, self.name);
+            if done.is_due() {
+                self.use_up(&mut done, generation, start);
             }
         }
+        self.use_up(&mut done, generation, start);
         match self.ring.notify(self.mem) {
             Ok(true) => self.metrics.called(),
             Ok(false) => {}
             Err(kind) => self.context.broken(kind, self.name),
         }
         used
+    }
+
+    /// Gives `done` back to the driver, and counts it.
+    fn use_up(&self, done: &mut Done, generation: Generation, start: Instant) {
+        let served = done.served.iter().take(std::mem::take(&mut done.count));
+        done.pages = 0;
+        if served.len() == 0 {
+            return;
+        }
+        let used = served
+            .clone()
+            .map(|(head, served)| (*head, served.used_bytes));
+        if let Err(kind) = self.ring.finish(self.mem, generation, used) {
+            self.context.broken(kind, self.name);
+        }
+        let ns = nanos(start.elapsed());
+        for (_, served) in served {
+            self.metrics.served(served, ns);
+            if let Some(kind) = served.malformed {
+                self.context.malformed(kind, self.name);
+            }
+        }
+    }
+}
+
+/// Requests that were served and are not given back yet, by their heads.
+#[derive(Debug, Default)]
+struct Done {
+    served: [(u16, Served); USE_MAX],
+    count: usize,
+    pages: u32,
+}
+
+impl Done {
+    fn push(&mut self, head: u16, served: Served) {
+        self.pages = self.pages.saturating_add(served.page_count());
+        if let Some(place) = self.served.get_mut(self.count) {
+            *place = (head, served);
+            self.count += 1;
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.count == USE_MAX || self.pages >= USE_PAGES
     }
 }
 

@@ -2,8 +2,11 @@
 //! What a page must hold: 512 words that follow from a seed, the page's number and its version.
 //!
 //! No two pages, versions or seeds share their words, so a page that comes back in another's
-//! place, or an older version of the right one, is seen. One page in sixteen holds one word
-//! throughout, because such pages take a path of their own through the host.
+//! place, or an older version of the right one, is seen. One page in sixteen repeats one byte
+//! throughout, because such pages take a path of their own through the host; of those, one in 255
+//! happens to look like another.
+
+use std::num::NonZeroU8;
 
 /// 64-bit words in a page.
 pub(crate) const WORDS: usize = 512;
@@ -49,15 +52,20 @@ impl Words {
     }
 }
 
-const fn is_same_filled(page: u64) -> bool {
-    page.is_multiple_of(SAME_FILLED_EVERY)
+/// The word throughout a page that repeats one byte, which is never 0: the guest's kernel keeps
+/// pages of zeroes to itself.
+fn repeated(page: u64, mut words: Words) -> Option<u64> {
+    page.is_multiple_of(SAME_FILLED_EVERY).then(|| {
+        let byte = NonZeroU8::new(words.next().to_le_bytes()[0]).unwrap_or(NonZeroU8::MAX);
+        u64::from_le_bytes([byte.get(); 8])
+    })
 }
 
 /// Writes what page number `page` must hold in its version `version`.
 pub(crate) fn fill(into: &mut Page, seed: u64, page: u64, version: u32) {
     let mut words = Words::of_page(seed, page, version);
-    if is_same_filled(page) {
-        into.fill(words.next());
+    if let Some(word) = repeated(page, words) {
+        into.fill(word);
     } else {
         for word in into {
             *word = words.next();
@@ -73,7 +81,7 @@ pub(crate) fn first_difference(
     version: u32,
 ) -> Option<(usize, u64, u64)> {
     let mut words = Words::of_page(seed, page, version);
-    let same = is_same_filled(page).then(|| words.next());
+    let same = repeated(page, words);
     for (place, &word) in found.iter().enumerate() {
         let expected = same.unwrap_or_else(|| words.next());
         if word != expected {
@@ -89,13 +97,25 @@ mod tests {
 
     #[test]
     fn a_filled_page_is_recognised_and_no_other_is() {
-        for page in [0, 1, 15, 16, 17, 1 << 20] {
+        for page in [1, 15, 17, (1 << 20) + 1] {
             let mut bytes = [0; WORDS];
             fill(&mut bytes, 3, page, 2);
             assert_eq!(first_difference(&bytes, 3, page, 2), None);
             assert!(first_difference(&bytes, 3, page, 1).is_some());
             assert!(first_difference(&bytes, 3, page + 16, 2).is_some());
             assert!(first_difference(&bytes, 4, page, 2).is_some());
+        }
+    }
+
+    #[test]
+    fn one_page_in_sixteen_repeats_a_byte_that_is_not_zero() {
+        for page in (0..16_000).step_by(16) {
+            let mut words = [0; WORDS];
+            fill(&mut words, 3, page, 2);
+            let bytes = words[0].to_le_bytes();
+            assert!(bytes[0] != 0 && bytes.iter().all(|&byte| byte == bytes[0]));
+            assert!(words.iter().all(|&word| word == words[0]));
+            assert_eq!(first_difference(&words, 3, page, 2), None);
         }
     }
 

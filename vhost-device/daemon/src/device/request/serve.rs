@@ -13,7 +13,7 @@ use super::parse::{Action, Indices, Lane, Pages, parse};
 use super::{
     Chain, Cursor, Malformed, PAGE_BYTES, Parsed, RESPONSE_BYTES, Rejection, Request, Segment,
 };
-use crate::limits::{CHUNK_PAGES, FLUSH_CHUNK_PAGES};
+use crate::limits::{CHUNK_PAGES, FLUSH_CHUNK_PAGES, USE_PAGES};
 
 /// Result codes that exist.
 pub const RESULTS: usize = 8;
@@ -25,6 +25,8 @@ pub struct Slot {
     pub chain: Chain,
     list: Box<Indices>,
     results: Box<[u8; BATCH_PAGES_MAX as usize]>,
+    /// The pool of the last request; nearly always that of the next one, too.
+    pool: Option<Arc<Pool>>,
 }
 
 impl Default for Slot {
@@ -33,6 +35,7 @@ impl Default for Slot {
             chain: Chain::default(),
             list: Box::new([0; BATCH_PAGES_MAX as usize]),
             results: Box::new([0; BATCH_PAGES_MAX as usize]),
+            pool: None,
         }
     }
 }
@@ -61,6 +64,13 @@ impl Served {
             ..Self::default()
         }
     }
+
+    /// Pages that it dealt with.
+    #[must_use]
+    pub fn page_count(&self) -> u32 {
+        let pages = self.pages.iter();
+        pages.fold(0, |sum: u32, pages| sum.saturating_add(*pages))
+    }
 }
 
 /// A request on its way through the engine.
@@ -71,7 +81,7 @@ pub struct Job<'a> {
     chain: &'a Chain,
     list: &'a Indices,
     results: &'a mut [u8; BATCH_PAGES_MAX as usize],
-    pool: Arc<Pool>,
+    pool: &'a Pool,
     walk: PageWalk,
     /// Pages dealt with.
     next: u32,
@@ -98,6 +108,7 @@ pub fn begin<'a>(
         chain,
         list,
         results,
+        pool,
     } = slot;
     let Parsed { request, data } =
         parse(mem, chain, lane, list).map_err(|rejection| reject(mem, chain, rejection))?;
@@ -105,7 +116,13 @@ pub fn begin<'a>(
     if ending && matches!(request.action, Action::Put(..)) {
         return refuse(status::SHUTTING_DOWN);
     }
-    let Some(pool) = guest.pool(request.pool) else {
+    if !pool
+        .as_ref()
+        .is_some_and(|pool| pool.id() == request.pool && !pool.is_destroyed())
+    {
+        *pool = guest.pool(request.pool);
+    }
+    let Some(pool) = pool.as_deref() else {
         // A guest without an epoch has no pools either, so this is asked only here.
         return refuse(if guest.epoch().is_some() {
             status::NO_POOL
@@ -129,6 +146,17 @@ pub fn begin<'a>(
 }
 
 impl Job<'_> {
+    /// It takes so long that requests served before it should not wait for its end.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        match self.request.action {
+            Action::Put(_, pages) | Action::Get { pages, .. } | Action::Flush(_, pages) => {
+                pages.count() >= USE_PAGES
+            }
+            Action::FlushObject(_) | Action::FlushPool(_) => true,
+        }
+    }
+
     /// Deals with the next pages, at most a chunk of them. Returns whether that was all.
     pub fn step(&mut self, mem: &GuestMemoryMmap, worker: &mut Worker) -> bool {
         let object = self.request.object;
@@ -137,9 +165,7 @@ impl Job<'_> {
                 for nth in self.chunk(pages) {
                     let index = pages.index(nth, self.list);
                     let code = match self.walk.next(mem, self.data) {
-                        Some(page) => {
-                            put_code(worker.put(&self.pool, object, index, ticket, &page))
-                        }
+                        Some(page) => put_code(worker.put(self.pool, object, index, ticket, &page)),
                         None => result::IO_ERROR,
                     };
                     self.note(nth, code);
@@ -156,7 +182,7 @@ impl Job<'_> {
                     let index = pages.index(nth, self.list);
                     let code = match self.walk.next(mem, self.data) {
                         Some(mut page) => {
-                            get_code(worker.get(&self.pool, object, index, mode, &mut page))
+                            get_code(worker.get(self.pool, object, index, mode, &mut page))
                         }
                         None => result::IO_ERROR,
                     };
@@ -170,7 +196,7 @@ impl Job<'_> {
             Action::Flush(ticket, pages @ Pages::List { count }) => {
                 for nth in self.chunk(pages) {
                     let index = pages.index(nth, self.list);
-                    let flushed = worker.flush_page(&self.pool, object, index, ticket);
+                    let flushed = worker.flush_page(self.pool, object, index, ticket);
                     let code = match flushed {
                         FlushResult::Flushed | FlushResult::Absent => result::OK,
                         FlushResult::Stale => result::STALE,
@@ -187,16 +213,16 @@ impl Job<'_> {
             Action::Flush(ticket, pages @ Pages::Run { count, .. }) => {
                 let first = pages.index(self.next, self.list);
                 let chunk = (count - self.next).min(FLUSH_CHUNK_PAGES);
-                self.flushed(worker.flush_range(&self.pool, object, first, chunk, ticket));
+                self.flushed(worker.flush_range(self.pool, object, first, chunk, ticket));
                 self.next += chunk;
                 self.next == count
             }
             Action::FlushObject(ticket) => {
-                self.flushed(worker.flush_object(&self.pool, object, ticket));
+                self.flushed(worker.flush_object(self.pool, object, ticket));
                 true
             }
             Action::FlushPool(ticket) => {
-                self.flushed(worker.flush_pool(&self.pool, ticket));
+                self.flushed(worker.flush_pool(self.pool, ticket));
                 true
             }
         }

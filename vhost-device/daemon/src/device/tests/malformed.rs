@@ -346,7 +346,11 @@ fn what_came_before_a_bad_head_is_served() {
 
 #[test]
 fn rings_outside_guest_memory_break_their_queue_alone() {
-    for (desc, avail, used) in [(0x1000, MEMORY, 0x3000), (0x1000, u64::MAX - 1, 0x3000)] {
+    for (desc, avail, used) in [
+        (0x1000, MEMORY, 0x3000),
+        (0x1000, u64::MAX - 1, 0x3000),
+        (0x1000, 0, 0x3000),
+    ] {
         let mut rig = Rig::ready();
         rig.ring(Queue::Put)
             .set_queue_info(desc, avail, used)
