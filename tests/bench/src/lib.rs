@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Benchmarks: floors first, then product and peers by turns in one run.
 //!
-//! [`device`] measures the virtqueue path: our device and a vhost-user block device over a
+//! [`device()`] measures the virtqueue path: our device and a vhost-user block device over a
 //! RAM-backed file, driven by the same in-process front-end with the same rings, server pinned to
 //! one processor and client to another. A [`Report`] holds the rows, prints as a table for people
 //! and serialises for programs.

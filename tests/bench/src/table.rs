@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use crate::Report;
@@ -21,10 +21,10 @@ impl fmt::Display for Report {
         )?;
         let mut table = Table::new();
         table
-            .load_style(UTF8_HORIZONTAL_ONLY)
+            .load_style(NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header([
-            "what", "unit", "ours", "peer", "floor", "ratio", "goal", "regime",
+            "WHAT", "UNIT", "OURS", "PEER", "FLOOR", "RATIO", "GOAL", "REGIME",
         ]);
         for row in &self.results {
             let goal = match (row.goal, row.met) {
