@@ -37,6 +37,11 @@ const CHECKS: &[Check] = &[
         run: |_| spdx(),
     },
     Check {
+        name: "links",
+        proves: "links between the documents lead to files",
+        run: |_| links(),
+    },
+    Check {
         name: "arrows",
         proves: "tmem-pages has no socket or runtime crate",
         run: |_| arrows(),
@@ -236,6 +241,41 @@ fn spdx() -> Result<()> {
     Ok(())
 }
 
+/// Links of Markdown files to files of this tree.
+fn links() -> Result<()> {
+    let root = workspace::root();
+    let files = output(
+        Command::new("git")
+            .arg("-C")
+            .arg(&root)
+            .args(["ls-files", "*.md"]),
+    )?;
+    let mut broken = Vec::new();
+    for name in files.lines() {
+        let path = root.join(name);
+        // A file that was just deleted has no links.
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let folder = path.parent().unwrap_or(&root);
+        let missing = targets(&text).filter(|target| !folder.join(target).exists());
+        broken.extend(missing.map(|target| format!("{name}: {target}")));
+    }
+    ensure!(
+        broken.is_empty(),
+        "Broken links:\n  {}",
+        broken.join("\n  ")
+    );
+    Ok(())
+}
+
+/// What the links of a Markdown text lead to, without other sites and places within a page.
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter_map(|target| target.split('#').next())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+}
+
 /// Whether one of the first lines names the licence. Links and files just deleted count as marked.
 fn marked(path: &Path) -> bool {
     const LINES: usize = 6;
@@ -285,6 +325,12 @@ mod tests {
             "tmem-pages v0.1.0 (/x)\nlibc v0.2.1\ntokio v1.0.0\nmio v1.0.0\ntokio v1.0.0 (*)\n";
         assert_eq!(forbidden(tree), ["mio", "tokio"]);
         assert!(forbidden("tmem-pages v0.1.0\ntokio-like v1.0.0\n").is_empty());
+    }
+
+    #[test]
+    fn only_links_to_files_are_followed() {
+        let text = "[a](b.md#c) [d](https://e.org) [f](#g)\n[h](../i)";
+        assert_eq!(targets(text).collect::<Vec<_>>(), ["b.md", "../i"]);
     }
 
     #[test]

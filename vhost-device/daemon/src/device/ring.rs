@@ -117,16 +117,18 @@ impl Ring {
     }
 
     /// Gives the oldest requests back to the driver: the head of each, and the bytes of its writable
-    /// part that were written.
+    /// part that were written. Interrupts the driver if it wants that; one that does not say for
+    /// which request it waits is interrupted with the `last` of a batch only. Returns whether it was.
     ///
     /// # Errors
-    /// [`Malformed::RingAddress`] if the used ring is not in guest memory; the ring is broken then.
+    /// [`Malformed::RingAddress`] if the ring is not in guest memory; it is broken then.
     pub fn finish(
         &self,
         mem: &GuestMemoryMmap,
         generation: Generation,
         used: impl ExactSizeIterator<Item = (u16, u32)>,
-    ) -> Result<(), Malformed> {
+        last: bool,
+    ) -> Result<bool, Malformed> {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
         let broken = self.shared.inflight.finish(generation, used.len(), || {
@@ -139,7 +141,10 @@ impl Ring {
         if broken {
             return Err(self.break_down());
         }
-        Ok(())
+        if last || queue.event_idx_enabled() {
+            return self.notify(&mut state, mem);
+        }
+        Ok(false)
     }
 
     /// Puts the requests that were taken and not begun back into the ring.
@@ -150,12 +155,11 @@ impl Ring {
         queue.set_next_avail(queue.next_avail().wrapping_sub(count));
     }
 
-    /// Interrupts the driver if it wants that. Returns whether it was.
-    ///
-    /// # Errors
-    /// [`Malformed::RingAddress`] if the ring is not in guest memory; the ring is broken then.
-    pub fn notify(&self, mem: &GuestMemoryMmap) -> Result<bool, Malformed> {
-        let mut state = self.vring.get_mut();
+    fn notify(
+        &self,
+        state: &mut VringState<Memory>,
+        mem: &GuestMemoryMmap,
+    ) -> Result<bool, Malformed> {
         let queue = state.get_queue_mut();
         let wanted = queue
             .needs_notification(mem)

@@ -289,7 +289,7 @@ pub(super) struct Batch<'a> {
 
 impl Batch<'_> {
     /// Takes what is in the ring, has each chain served, uses it, and at the end notifies the
-    /// driver once. At most `limit` chains, and at most [`TAKE_MAX`]. Returns the number used.
+    /// driver. At most `limit` chains, and at most [`TAKE_MAX`]. Returns the number used.
     /// `serve` calls what it is given before long work, so that what is done does not wait for it.
     pub(super) fn serve(
         &self,
@@ -313,39 +313,36 @@ impl Batch<'_> {
         let mut done = Done::default();
         for chain in taken.into_iter().flatten() {
             if self.ring.draining() {
-                self.use_up(&mut done, generation, start);
+                self.use_up(&mut done, generation, start, false);
                 self.ring.put_back(generation);
                 break;
             }
             let head = chain.head_index();
-            let served = serve(chain, &mut || self.use_up(&mut done, generation, start));
+            let served = serve(chain, &mut || {
+                self.use_up(&mut done, generation, start, false);
+            });
             done.push(head, served);
             used += 1;
             if done.is_due() {
-                self.use_up(&mut done, generation, start);
+                self.use_up(&mut done, generation, start, false);
             }
         }
-        self.use_up(&mut done, generation, start);
-        match self.ring.notify(self.mem) {
+        self.use_up(&mut done, generation, start, true);
+        used
+    }
+
+    /// Gives `done` back to the driver, and counts it; `last` if nothing of the batch follows.
+    fn use_up(&self, done: &mut Done, generation: Generation, start: Instant, last: bool) {
+        let served = done.served.iter().take(std::mem::take(&mut done.count));
+        done.pages = 0;
+        let used = served.clone().map(|(head, served)| (*head, served.used_bytes));
+        match self.ring.finish(self.mem, generation, used, last) {
             Ok(true) => self.metrics.called(),
             Ok(false) => {}
             Err(kind) => self.context.broken(kind, self.name),
         }
-        used
-    }
-
-    /// Gives `done` back to the driver, and counts it.
-    fn use_up(&self, done: &mut Done, generation: Generation, start: Instant) {
-        let served = done.served.iter().take(std::mem::take(&mut done.count));
-        done.pages = 0;
         if served.len() == 0 {
             return;
-        }
-        let used = served
-            .clone()
-            .map(|(head, served)| (*head, served.used_bytes));
-        if let Err(kind) = self.ring.finish(self.mem, generation, used) {
-            self.context.broken(kind, self.name);
         }
         let ns = nanos(start.elapsed());
         for (_, served) in served {

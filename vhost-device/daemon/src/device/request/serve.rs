@@ -18,13 +18,19 @@ use crate::limits::{CHUNK_PAGES, FLUSH_CHUNK_PAGES, USE_PAGES};
 /// Result codes that exist.
 pub const RESULTS: usize = 8;
 
+/// Bytes of an answer before the results.
+const HEAD: usize = ResponseHeader::SIZE;
+
+/// An answer: the head, and the results of a batch.
+type Answer = [u8; HEAD + BATCH_PAGES_MAX as usize];
+
 /// What a request needs while it is served; one for each lane of a worker, reused for every request.
 #[derive(Debug)]
 pub struct Slot {
     /// The chain's segments.
     pub chain: Chain,
     list: Box<Indices>,
-    results: Box<[u8; BATCH_PAGES_MAX as usize]>,
+    answer: Box<Answer>,
     /// The pool of the last request; nearly always that of the next one, too.
     pool: Option<Arc<Pool>>,
 }
@@ -34,7 +40,7 @@ impl Default for Slot {
         Self {
             chain: Chain::default(),
             list: Box::new([0; BATCH_PAGES_MAX as usize]),
-            results: Box::new([0; BATCH_PAGES_MAX as usize]),
+            answer: Box::new([0; HEAD + BATCH_PAGES_MAX as usize]),
             pool: None,
         }
     }
@@ -80,7 +86,7 @@ pub struct Job<'a> {
     data: &'a [Segment],
     chain: &'a Chain,
     list: &'a Indices,
-    results: &'a mut [u8; BATCH_PAGES_MAX as usize],
+    answer: &'a mut Answer,
     pool: &'a Pool,
     walk: PageWalk,
     /// Pages dealt with.
@@ -107,7 +113,7 @@ pub fn begin<'a>(
     let Slot {
         chain,
         list,
-        results,
+        answer: answer_bytes,
         pool,
     } = slot;
     let Parsed { request, data } =
@@ -135,7 +141,7 @@ pub fn begin<'a>(
         data,
         chain,
         list,
-        results,
+        answer: answer_bytes,
         pool,
         walk: PageWalk::default(),
         next: 0,
@@ -239,10 +245,11 @@ impl Job<'_> {
             done: u32::try_from(self.done).unwrap_or(u32::MAX),
         };
         let mut cursor = Cursor::new(self.chain.writable());
-        let written = cursor.write(mem, &header.to_bytes()).and_then(|()| {
-            let results = self.results.get(..results as usize);
-            cursor.write(mem, results.ok_or(Malformed::Pages)?)
-        });
+        self.answer[..HEAD].copy_from_slice(&header.to_bytes());
+        let answer = self.answer.get(..HEAD + results as usize);
+        let written = answer
+            .ok_or(Malformed::Pages)
+            .and_then(|answer| cursor.write(mem, answer));
         let mut served = Served {
             op: Some(op),
             pages: self.pages,
@@ -267,7 +274,7 @@ impl Job<'_> {
 
     /// Keeps the result of the `nth` page.
     fn note(&mut self, nth: u32, code: u8) {
-        if let Some(result) = self.results.get_mut(nth as usize) {
+        if let Some(result) = self.answer.get_mut(HEAD + nth as usize) {
             *result = code;
         }
         self.pages[usize::from(code) % RESULTS] += 1;
