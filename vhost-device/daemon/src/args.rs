@@ -5,12 +5,26 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+const EXAMPLES: &str = "\
+Examples:
+  One guest, with half of the host memory promised to it:
+    vhost-device-tmem --socket-path /run/tmem/vm0.sock --name vm0 --grant 512MiB --dram 1GiB \\
+        --admin-socket /run/tmem/admin.sock
+  Several guests:
+    vhost-device-tmem --config /etc/tmem/tmem.toml
+  QEMU's side, 10.2 or newer (num_vqs is 3 + 2 for each queue pair; memory must be shared):
+    -machine q35,memory-backend=mem0 -object memory-backend-memfd,id=mem0,size=1G,share=on \\
+    -chardev socket,id=c0,path=/run/tmem/vm0.sock \\
+    -device vhost-user-test-device-pci,chardev=c0,virtio-id=13,num_vqs=7,vq_size=256,config_size=64
+
+Exit codes: 0 ended by a signal, 1 cannot start, 2 wrong usage.";
+
 /// Keeps the cold pages of virtual machines: the vhost-user back-end of the virtio-tmem device.
 ///
 /// Serves several guests from one configuration file, or one guest named by flags. Ends at SIGTERM
 /// or SIGINT. Does not put itself into the background.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "vhost-device-tmem", version, about, long_about)]
+#[command(name = "vhost-device-tmem", version, about, long_about, after_help = EXAMPLES)]
 pub struct Args {
     /// Read the daemon's and the guests' settings from this TOML file
     #[arg(

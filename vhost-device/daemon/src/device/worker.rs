@@ -173,6 +173,24 @@ impl PairWorker {
         waited.is_some()
     }
 
+    /// A turn of one of the rings.
+    fn batch<'a>(
+        &self,
+        context: &'a Context<'a>,
+        ring: &'a Ring,
+        name: &'a str,
+        mem: &'a GuestMemoryMmap,
+    ) -> Batch<'a> {
+        let metrics = context.metrics.worker(self.pair);
+        Batch {
+            context,
+            metrics,
+            ring,
+            name,
+            mem,
+        }
+    }
+
     /// Serves what is in the get ring now. Returns the number of requests.
     fn serve_gets(
         &mut self,
@@ -180,25 +198,8 @@ impl PairWorker {
         rings: Pair<'_>,
         mem: &GuestMemoryMmap,
     ) -> usize {
-        let Self {
-            engine, get, pair, ..
-        } = self;
-        let batch = Batch {
-            context,
-            metrics: context.metrics.worker(*pair),
-            ring: rings.get,
-            name: "get",
-            mem,
-        };
-        batch.serve(TAKE_MAX, |chain, before_long| {
-            run(chain, get, Lane::Get, context, mem, |mut job| {
-                if job.is_long() {
-                    before_long();
-                }
-                while !job.step(mem, engine) {}
-                job.finish(mem)
-            })
-        })
+        let gets = self.batch(context, rings.get, "get", mem);
+        serve_gets(gets, &mut self.get, &mut self.engine)
     }
 
     /// Serves what is in the put ring now, and the get ring meanwhile. Returns the number of
@@ -209,26 +210,11 @@ impl PairWorker {
         rings: Pair<'_>,
         mem: &GuestMemoryMmap,
     ) -> usize {
+        let gets = self.batch(context, rings.get, "get", mem);
+        let puts = self.batch(context, rings.put, "put", mem);
         let Self {
-            engine,
-            get,
-            put,
-            pair,
-            ..
+            engine, get, put, ..
         } = self;
-        let metrics = context.metrics.worker(*pair);
-        let gets = Batch {
-            context,
-            metrics,
-            ring: rings.get,
-            name: "get",
-            mem,
-        };
-        let puts = Batch {
-            ring: rings.put,
-            name: "put",
-            ..gets
-        };
         // Pages dealt with since the get ring was looked at.
         let mut pages = 0;
         puts.serve(TAKE_MAX, |chain, before_long| {
@@ -238,12 +224,7 @@ impl PairWorker {
                 }
                 loop {
                     if pages >= CHUNK_PAGES {
-                        gets.serve(TAKE_MAX, |chain, _| {
-                            run(chain, get, Lane::Get, context, mem, |mut job| {
-                                while !job.step(mem, engine) {}
-                                job.finish(mem)
-                            })
-                        });
+                        serve_gets(gets, get, engine);
                         pages = 0;
                     }
                     if job.step(mem, engine) {
@@ -257,6 +238,20 @@ impl PairWorker {
             })
         })
     }
+}
+
+/// Serves what is in a get ring now. Returns the number of requests.
+fn serve_gets(gets: Batch<'_>, slot: &mut Slot, engine: &mut Worker) -> usize {
+    let Batch { context, mem, .. } = gets;
+    gets.serve(TAKE_MAX, |chain, before_long| {
+        run(chain, slot, Lane::Get, context, mem, |mut job| {
+            if job.is_long() {
+                before_long();
+            }
+            while !job.step(mem, engine) {}
+            job.finish(mem)
+        })
+    })
 }
 
 /// Gathers a chain and runs it, if it is a request, by `work`.
@@ -335,7 +330,9 @@ impl Batch<'_> {
     fn use_up(&self, done: &mut Done, generation: Generation, start: Instant, last: bool) {
         let served = done.served.iter().take(std::mem::take(&mut done.count));
         done.pages = 0;
-        let used = served.clone().map(|(head, served)| (*head, served.used_bytes));
+        let used = served
+            .clone()
+            .map(|(head, served)| (*head, served.used_bytes));
         match self.ring.finish(self.mem, generation, used, last) {
             Ok(true) => self.metrics.called(),
             Ok(false) => {}
