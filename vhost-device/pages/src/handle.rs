@@ -81,6 +81,10 @@ pub trait PageSource {
 
 /// Where a get delivers its page to.
 pub trait PageSink {
+    /// A page is about to be verified, and taken next if it is sound: time to bring the memory for it
+    /// near, by [`prefetch_for_write`](crate::prefetch_for_write). Changes nothing but time.
+    fn expect_page(&self) {}
+
     /// Takes `page`. Called at most once a get, and never with bytes that failed their checksum.
     /// An exclusive get calls it with a lock of the index held: it must not call the engine.
     ///

@@ -109,4 +109,5 @@ pub use handle::{
 };
 pub use pool::{Layout, POOLS_MAX, Pool, PoolError, PoolKind, PoolSpec};
 pub use stats::{EngineStats, GuestStats, MemoryReport, PoolStats};
+pub use sys::prefetch_for_write;
 pub use worker::{FlushResult, GetMode, GetResult, PutResult, Worker, WorkerError};

@@ -106,6 +106,7 @@ impl Worker {
 /// Delivers a framed page whose bytes are what was put.
 #[inline]
 fn deliver(pin: &Pin<'_>, sink: &mut impl PageSink) -> GetResult {
+    sink.expect_page();
     let stored = pin.entry().checksum.load(Ordering::Relaxed);
     if checksum::of(pin.page()) != stored {
         return GetResult::Corrupt;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Page data in guest memory: a walk over the descriptors, and the one copy.
 
-use tmem_pages::{CopyFault, PageBytes, PageSink, PageSource};
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
+use tmem_pages::{CopyFault, PageBytes, PageSink, PageSource, prefetch_for_write};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::{PAGE_BYTES, Segment};
 
@@ -22,6 +22,13 @@ impl PageSource for GuestPage<'_> {
 }
 
 impl PageSink for GuestPage<'_> {
+    fn expect_page(&self) {
+        // A page that straddles regions, or is in none, goes without.
+        if let Ok(slice) = self.mem.get_slice(self.addr, tmem_abi::PAGE_SIZE) {
+            prefetch_for_write(slice.ptr_guard().as_ptr());
+        }
+    }
+
     fn write_from(&mut self, page: &PageBytes) -> Result<(), CopyFault> {
         self.mem
             .write_slice(page.as_slice(), self.addr)
