@@ -124,7 +124,10 @@ pub(crate) fn rows(
         ));
         let row = rows.last_mut().expect("just pushed");
         row.ratio = Some(row.ours / peer.unwrap_or(floor));
-        if one.case.goal && peer_way.is_some() {
+        // One request in flight, and both sides asleep: two wake-ups a batch are the floor, below
+        // the goal whoever serves.
+        let woken = polling == Polling::Off && one.case.ours != MANY;
+        if one.case.goal && !woken && peer_way.is_some() {
             row.goal = Some(GOAL);
             row.met = row.ratio.map(|ratio| ratio >= GOAL);
         }
