@@ -179,3 +179,10 @@ fn a_file_that_is_not_there_is_named() {
         .to_string();
     assert!(text.contains("/nowhere/tmem.toml"), "{text}");
 }
+
+#[test]
+fn packaged_file_is_a_configuration() {
+    let text = include_str!("../../../../packaging/tmem.toml");
+    let config = Config::from_toml(text).unwrap();
+    assert!(!config.guests.is_empty());
+}
