@@ -18,7 +18,7 @@ exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ LC
 "#;
 
 /// Folders of the root that bind mounts go to.
-pub(crate) const MOUNT_POINTS: [&str; 2] = ["kernel", "work"];
+pub(crate) const MOUNT_POINTS: [&str; 2] = ["kernel", "output"];
 
 /// A folder of the host that is seen inside the root.
 pub(crate) struct Bind<'a> {

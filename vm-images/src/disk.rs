@@ -249,7 +249,7 @@ fn assemble(toolchain: &Toolchain, tar: &Path, folder: &Path, step: &mut Step) -
     write_all(folder, &[("loader.conf", loader), ("debian.conf", &entry)])?;
     let root_start = EFI_START + EFI_SIZE;
     let script = format!(
-        "cd /work\n\
+        "cd /output\n\
          truncate -s {DISK_SIZE}M disk.raw\n\
          sfdisk --quiet disk.raw <<END\n\
          label: gpt\n\
@@ -271,7 +271,7 @@ fn assemble(toolchain: &Toolchain, tar: &Path, folder: &Path, step: &mut Step) -
     );
     let binds = [Bind {
         host: folder,
-        inside: "/work",
+        inside: "/output",
     }];
     let mut command = toolchain.command(&binds, &["sh", "-ec", &script]);
     run::logged(&mut command, "Writing the disk", &log, step)?;

@@ -308,9 +308,9 @@ fn modules(
     let toolchain = kernel.toolchain();
     let binds = [Bind {
         host: stage,
-        inside: "/work",
+        inside: "/output",
     }];
-    let mut depmod = toolchain.command(&binds, &["depmod", "-b", "/work", release]);
+    let mut depmod = toolchain.command(&binds, &["depmod", "-b", "/output", release]);
     run::output(&mut depmod, "depmod", &toolchain.cache().log("initramfs"))?;
     for entry in fs::read_dir(&folder).context("read folder", &folder)? {
         let path = entry.context("read folder", &folder)?.path();

@@ -99,12 +99,12 @@ fn make(kernel: &Kernel, folder: &Path, work: &Path) -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let local = kernel.local_version();
     let script = format!(
-        "make -j{jobs} -C /kernel {CC} LOCALVERSION={local} M=/work modules\n\
-         [ -e /work/{FILE_NAME} ] || exit 0
+        "make -j{jobs} -C /kernel {CC} LOCALVERSION={local} M=/output modules\n\
+         [ -e /output/{FILE_NAME} ] || exit 0
 \
-         strip --strip-debug -o /work/stripped.ko /work/{FILE_NAME}
+         strip --strip-debug -o /output/stripped.ko /output/{FILE_NAME}
 \
-         modinfo /work/stripped.ko > /work/modinfo"
+         modinfo /output/stripped.ko > /output/modinfo"
     );
     let binds = [
         Bind {
@@ -113,7 +113,7 @@ fn make(kernel: &Kernel, folder: &Path, work: &Path) -> Result<()> {
         },
         Bind {
             host: work,
-            inside: "/work",
+            inside: "/output",
         },
     ];
     let mut command = toolchain.command(&binds, &["sh", "-ec", &script]);
@@ -129,7 +129,7 @@ fn make(kernel: &Kernel, folder: &Path, work: &Path) -> Result<()> {
     fs::rename(&stripped, &ko).context("put in place", &ko)?;
     let description = work.join("modinfo");
     let text = fs::read_to_string(&description).context("read", &description)?;
-    let text = text.replace("/work/stripped.ko", FILE_NAME);
+    let text = text.replace("/output/stripped.ko", FILE_NAME);
     let output = fs::read_to_string(&log).context("read", &log)?;
     for (name, text) in [("modinfo", text), ("warnings", warnings(&output))] {
         let path = folder.join(name);
@@ -186,11 +186,11 @@ mod tests {
     #[test]
     fn warnings_are_found_among_the_lines_of_make() {
         let output = "$ unshare x\nmake: Entering directory '/kernel'\n  RUSTC [M] a.o\n\
-            warning: unused variable: `x`\n --> /work/a.rs:3:9\n  |\n3 |     let x = 1;\n\
+            warning: unused variable: `x`\n --> /output/a.rs:3:9\n  |\n3 |     let x = 1;\n\
             \n  MODPOST Module.symvers\n  LD [M]  virtio_tmem.ko\nmake: Leaving directory\n";
         assert_eq!(
             warnings(output),
-            "warning: unused variable: `x`\n --> /work/a.rs:3:9\n  |\n3 |     let x = 1;\n"
+            "warning: unused variable: `x`\n --> /output/a.rs:3:9\n  |\n3 |     let x = 1;\n"
         );
         assert_eq!(warnings("  CC [M]  a.o\n  LD [M]  a.ko\n"), "");
     }

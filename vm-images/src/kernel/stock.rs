@@ -17,9 +17,9 @@ pub(super) fn index(toolchain: &Toolchain, modules: &Path, release: &str) -> Res
     let base = modules.ancestors().nth(3).unwrap_or(modules);
     let binds = [Bind {
         host: base,
-        inside: "/work",
+        inside: "/output",
     }];
-    let mut depmod = toolchain.command(&binds, &["depmod", "-b", "/work", release]);
+    let mut depmod = toolchain.command(&binds, &["depmod", "-b", "/output", release]);
     run::output(&mut depmod, "depmod", &toolchain.cache.log("kernel")).map(drop)
 }
 

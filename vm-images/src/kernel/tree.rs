@@ -75,7 +75,7 @@ fn prepare(
         .iter()
         .map(|pattern| format!(" --exclude='{pattern}'"))
         .collect();
-    let archive = format!("/work/usr/src/{}.tar.xz", candidate.source_package());
+    let archive = format!("/output/usr/src/{}.tar.xz", candidate.source_package());
     let unpack = format!("tar -xf {archive} -C /kernel --strip-components=1{left_out}");
     let binds = [
         Bind {
@@ -84,7 +84,7 @@ fn prepare(
         },
         Bind {
             host: &debs,
-            inside: "/work",
+            inside: "/output",
         },
     ];
     let mut command = toolchain.command(&binds, &["sh", "-ec", &unpack]);
