@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tmem_abi::{BATCH_PAGES_MAX, QUEUE_REQUEST_FIRST, QUEUE_SIZE_MAX};
 
-/// Requests that a worker takes from one ring before it looks at the other and before it publishes
-/// a notification. Small, so that the first of a batch does not wait for the interrupt of the last.
+/// Requests that a worker takes from one ring before it looks at the other. Small, since a driver that
+/// does not use event indices is interrupted with the last of them.
 pub const TAKE_MAX: usize = 16;
 
 /// Requests that a worker gives back at a time: they share a lock and a look at the clock, and the

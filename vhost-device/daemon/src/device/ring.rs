@@ -2,7 +2,7 @@
 //! A virtqueue as the workers see it: the crate's vring, with a table of what is in flight, a mark
 //! for a ring that its guest broke, and a kick that cannot end or block a worker.
 //!
-//! The vring's lock is held to take a batch, to use one request and to notify, never while a request
+//! The vring's lock is held to take a batch and to use a few requests, never while a request
 //! is served and never while a worker polls; so the control thread gets it when it wants it.
 
 use std::fs::File;
@@ -118,7 +118,7 @@ impl Ring {
 
     /// Gives the oldest requests back to the driver: the head of each, and the bytes of its writable
     /// part that were written. Interrupts the driver if it wants that; one that does not say for
-    /// which request it waits is interrupted with the `last` of a batch only. Returns whether it was.
+    /// which request it waits is interrupted before a `pause` only. Returns whether it was.
     ///
     /// # Errors
     /// [`Malformed::RingAddress`] if the ring is not in guest memory; it is broken then.
@@ -127,7 +127,7 @@ impl Ring {
         mem: &GuestMemoryMmap,
         generation: Generation,
         used: impl ExactSizeIterator<Item = (u16, u32)>,
-        last: bool,
+        pause: bool,
     ) -> Result<bool, Malformed> {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
@@ -141,7 +141,7 @@ impl Ring {
         if broken {
             return Err(self.break_down());
         }
-        if last || queue.event_idx_enabled() {
+        if pause || queue.event_idx_enabled() {
             return self.notify(&mut state, mem);
         }
         Ok(false)

@@ -314,7 +314,9 @@ impl Batch<'_> {
             }
             let head = chain.head_index();
             let served = serve(chain, &mut || {
-                self.use_up(&mut done, generation, start, false);
+                if used > 0 {
+                    self.use_up(&mut done, generation, start, true);
+                }
             });
             done.push(head, served);
             used += 1;
@@ -326,14 +328,14 @@ impl Batch<'_> {
         used
     }
 
-    /// Gives `done` back to the driver, and counts it; `last` if nothing of the batch follows.
-    fn use_up(&self, done: &mut Done, generation: Generation, start: Instant, last: bool) {
+    /// Gives `done` back to the driver, and counts it; before a `pause` if nothing follows soon.
+    fn use_up(&self, done: &mut Done, generation: Generation, start: Instant, pause: bool) {
         let served = done.served.iter().take(std::mem::take(&mut done.count));
         done.pages = 0;
         let used = served
             .clone()
             .map(|(head, served)| (*head, served.used_bytes));
-        match self.ring.finish(self.mem, generation, used, last) {
+        match self.ring.finish(self.mem, generation, used, pause) {
             Ok(true) => self.metrics.called(),
             Ok(false) => {}
             Err(kind) => self.context.broken(kind, self.name),
