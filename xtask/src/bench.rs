@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use tmem_bench::DeviceOptions;
+use tmem_bench::{DeviceOptions, Row};
 use tmem_vm_tests::build;
 use vm_images::{Cache, Consent, Prereqs, Progress, Toolchain};
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Area {
-    /// 4 KiB gets and puts through virtqueues, beside qemu-storage-daemon's vhost-user-blk export.
+    /// 4 KiB gets and puts through virtqueues, beside qemu-storage-daemon's vhost-user-blk export; and
+    /// with a keeper beside a single process.
     Device,
 }
 
@@ -58,16 +59,26 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(path, text).with_context(|| format!("Cannot write {}", path.display()))?;
     }
-    let missed: Vec<&str> = report
-        .results
-        .iter()
+    let missed: Vec<String> = (report.results.iter())
         .filter(|row| row.met == Some(false))
-        .map(|row| row.name.as_str())
+        .map(missed)
         .collect();
     if missed.is_empty() || arguments.quick {
         return Ok(());
     }
     bail!("Goals missed: {}", missed.join("; "));
+}
+
+/// What a row that missed its goal reached, and how far that scatters: noise shows there.
+fn missed(row: &Row) -> String {
+    match (row.ratio, row.spread) {
+        (Some(ratio), Some(spread)) => {
+            let [first, third] = spread.ratio;
+            let name = &row.name;
+            format!("{name} ({ratio:.2}, half of its turns from {first:.2} to {third:.2})")
+        }
+        _ => row.name.clone(),
+    }
 }
 
 /// The peer: the machine's own, or a script in `scripts` that runs the toolchain root's.

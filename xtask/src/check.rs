@@ -66,6 +66,11 @@ const CHECKS: &[Check] = &[
         },
     },
     Check {
+        name: "conformance-guest",
+        proves: "formatting and lints of the guest that is not in the workspace",
+        run: |_| conformance_guest(),
+    },
+    Check {
         name: "docs",
         proves: "docs without warnings",
         run: |_| docs(),
@@ -158,6 +163,24 @@ fn docs() -> Result<()> {
                 "--document-private-items",
             ])
             .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+/// The guest is built for a bare machine, and checked for the host, which needs no other target.
+fn conformance_guest() -> Result<()> {
+    let manifest = ["--manifest-path", "tests/conformance-guest/Cargo.toml"];
+    succeed(
+        workspace::cargo()
+            .arg("fmt")
+            .args(manifest)
+            .args(["--", "--check"]),
+    )?;
+    succeed(
+        workspace::cargo()
+            .arg("clippy")
+            .args(manifest)
+            .args(["--target-dir", "target/conformance/check"])
+            .args(["--", "-D", "warnings"]),
     )
 }
 

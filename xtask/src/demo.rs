@@ -117,6 +117,8 @@ impl Stage {
             guests: &[GUEST],
             grant_mib: memory_mib * GRANT_FACTOR,
             queue_pairs: QUEUE_PAIRS,
+            daemon: "",
+            managed: false,
         };
         let daemon = Daemon::start(&artifacts.programs, &setup, sockets.path(), &artifacts.logs)?;
         progress.line(&format!(

@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod conformance;
 mod demo;
 mod guest;
 mod image;
@@ -20,7 +21,9 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask check                      Formatting, lints, docs, licences, arrows
   cargo xtask test                       All tests, also those in real guests
+  cargo xtask conformance                The device, checked by a bare-metal guest in seconds
   cargo xtask test --guests-only --filter swapped
+  cargo xtask test --guests-only --filter killed --kills 200
   cargo xtask module                     Build virtio_tmem.ko for the newest kernel that fits
   cargo xtask module --kernel 7.2.12     ... for one of your choice
   cargo xtask image                      A bootable Debian disk with the module installed
@@ -49,6 +52,7 @@ enum Command {
     Demo(demo::Arguments),
     Check(check::Arguments),
     Test(test::Arguments),
+    Conformance(conformance::Arguments),
     Module(module::Arguments),
     Image(image::Arguments),
     Guest(guest::Arguments),
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Demo(a) => demo::run(&a, consent),
         Command::Check(a) => check::run(&a),
         Command::Test(a) => test::run(&a, consent),
+        Command::Conformance(a) => conformance::run(&a, consent),
         Command::Module(a) => module::run(&a, consent),
         Command::Image(a) => image::run(&a, consent),
         Command::Guest(a) => guest::run(&a, consent),

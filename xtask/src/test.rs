@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask test`: the tests of all crates, then the tests in guests.
+//! `cargo xtask test`: the tests of all crates, the conformance guest, then the tests in guests.
 
 use std::process::Command;
 
@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use tmem_vm_tests::{Options, run_all};
 use vm_images::{Consent, Prereqs, Progress};
 
-use crate::workspace;
+use crate::{conformance, workspace};
 
-/// Run all tests: those of the crates, then those in real guests.
+/// Run all tests: those of the crates, the conformance guest's, then those in real guests.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Leave out the tests in guests.
@@ -18,12 +18,15 @@ pub(crate) struct Arguments {
     /// Run only the tests in guests.
     #[arg(long)]
     guests_only: bool,
-    /// Of the tests in guests, only those whose name holds this.
+    /// Of the tests in guests, only those whose name holds this, and no conformance guest.
     #[arg(long, value_name = "PART")]
     filter: Option<String>,
     /// Seed of the tests in guests; TMEM_SEED or the clock when left out.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    /// How often a test kills the daemon's worker; TMEM_KILLS or 40 when left out.
+    #[arg(long, value_name = "NUMBER")]
+    kills: Option<u32>,
 }
 
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
@@ -34,10 +37,31 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
         return Ok(());
     }
     Prereqs::ensure(consent)?;
+    let conformance = match arguments.filter {
+        Some(_) => None,
+        None => Some(conformance::run_all(
+            &conformance::Arguments::all(arguments.seed),
+            consent,
+        )?),
+    };
     let summary = run_all(&Options {
         filter: arguments.filter.clone(),
         seed: arguments.seed,
+        kills: arguments.kills,
     })?;
+    let progress = Progress::stderr();
+    if let Some(checks) = conformance {
+        progress.line(&format!(
+            "conformance checks: {} passed, {} failed",
+            checks.passed, checks.failed
+        ));
+    }
+    progress.line(&format!(
+        "tests in guests: {} passed, {} failed",
+        summary.passed, summary.failed
+    ));
+    let failed = conformance.map_or(0, |checks| checks.failed);
+    ensure!(failed == 0, "Conformance checks failed: {failed}");
     ensure!(
         summary.failed == 0,
         "Tests in guests failed: {}",

@@ -29,6 +29,32 @@ pub enum Error {
         /// Processors found.
         found: usize,
     },
+    /// There is no telling which process serves.
+    #[error("The keeper (process {keeper}) has {found} workers, not one; its log says why")]
+    Worker {
+        /// The keeper's process id.
+        keeper: u32,
+        /// Workers found.
+        found: usize,
+    },
+    /// The keeper hid a worker's death, so that the figures include it.
+    #[error("The worker (process {worker}) was replaced under load; the daemon's log says why")]
+    Replaced {
+        /// The first worker's process id.
+        worker: u32,
+    },
+    /// A server does not keep to the processor it was started on.
+    #[error(
+        "{what} (process {process}) left processor {processor}; the figures would mean nothing"
+    )]
+    Unpinned {
+        /// Which server.
+        what: &'static str,
+        /// Its process id.
+        process: u32,
+        /// Where it was started.
+        processor: usize,
+    },
     /// A request came back with an error.
     #[error("{what} failed a request with status {status}; its log says why")]
     Status {

@@ -71,8 +71,12 @@ pub struct Row {
     pub peer_name: Option<String>,
     /// What this machine allows at best.
     pub floor: Option<f64>,
-    /// Ours against the peer, or against the floor where there is none; larger is better.
+    /// Ours against the peer, or against the floor where there is none; larger is better. Of rates
+    /// it is the median of the ratios between passes that were made by turns, which need not be the
+    /// ratio of `ours` and `peer`.
     pub ratio: Option<f64>,
+    /// How far `ours`, `peer` and `ratio` scatter; of rates beside a peer.
+    pub spread: Option<Spread>,
     /// The ratio to reach.
     pub goal: Option<f64>,
     /// Whether it was reached.
@@ -81,6 +85,17 @@ pub struct Row {
     pub emulated: bool,
     /// Who polled and who slept.
     pub regime: String,
+}
+
+/// First and third quartiles: half of the measured values lie between them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Of our passes.
+    pub ours: [f64; 2],
+    /// Of the peer's passes.
+    pub peer: [f64; 2],
+    /// Of the ratios between passes that were made by turns.
+    pub ratio: [f64; 2],
 }
 
 /// What the machine allows, measured in the same run.
@@ -106,6 +121,7 @@ impl Floors {
             peer_name: None,
             floor: Some(value),
             ratio: None,
+            spread: None,
             goal: None,
             met: None,
             emulated: false,
@@ -146,6 +162,23 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The first and the third quartile of `values`, which must not be empty; between two values, in
+/// proportion.
+pub(crate) fn quartiles(values: &[f64]) -> [f64; 2] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [1, 3].map(|quarter| {
+        let (at, rest) = (
+            (sorted.len() - 1) * quarter / 4,
+            (sorted.len() - 1) * quarter % 4,
+        );
+        let next = sorted[(at + 1).min(sorted.len() - 1)];
+        #[expect(clippy::cast_precision_loss, reason = "below 4")]
+        let part = rest as f64 / 4.0;
+        (next - sorted[at]).mul_add(part, sorted[at])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +187,13 @@ mod tests {
     fn the_median_is_the_middle_or_between_the_two_middles() {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn half_of_the_values_lie_between_the_quartiles() {
+        assert_eq!(quartiles(&[5.0, 1.0, 4.0, 2.0, 3.0]), [2.0, 4.0]);
+        assert_eq!(quartiles(&[1.0, 3.0]), [1.5, 2.5]);
+        assert_eq!(quartiles(&[7.0]), [7.0, 7.0]);
     }
 
     #[test]
@@ -179,6 +219,7 @@ mod tests {
             "peer_name",
             "floor",
             "ratio",
+            "spread",
             "goal",
             "met",
             "emulated",

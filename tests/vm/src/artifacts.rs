@@ -14,7 +14,7 @@ use vm_images::{
 /// Folder in the guest with what comes from this crate.
 const FOLDER: &str = "/tmem";
 /// Scripts that a guest runs by name.
-const SCRIPTS: [&str; 2] = ["tmem-swap-on", "tmem-figures"];
+const SCRIPTS: [&str; 3] = ["tmem-swap-on", "tmem-figures", "tmem-load"];
 const PROGRAM_MODE: u32 = 0o755;
 
 /// Programs from Debian's packages that a guest has beside the usual ones.

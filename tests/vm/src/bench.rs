@@ -27,6 +27,15 @@ const SETTLE: Duration = Duration::from_secs(30);
 /// Page 0 of a swap area holds its header: it is on the host, but no part of what is swapped.
 const HEADER_PAGES: u64 = 1;
 
+/// What is the same for all tests of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Decides all content and order.
+    pub seed: u64,
+    /// Times that a test kills the daemon's worker, where it does.
+    pub kills: u32,
+}
+
 /// What a test has to work with.
 #[derive(Debug)]
 pub struct Bench<'a> {
@@ -34,6 +43,8 @@ pub struct Bench<'a> {
     vmm: &'a Vmm,
     /// Decides all content and order.
     pub seed: u64,
+    /// Times that a test kills the daemon's worker, where it does.
+    pub kills: u32,
     logs: PathBuf,
     sockets: tempfile::TempDir,
 }
@@ -43,7 +54,7 @@ impl<'a> Bench<'a> {
     ///
     /// # Errors
     /// If there is no room for its sockets.
-    pub fn new(artifacts: &'a Artifacts, vmm: &'a Vmm, seed: u64, logs: &Path) -> Result<Self> {
+    pub fn new(artifacts: &'a Artifacts, vmm: &'a Vmm, plan: Plan, logs: &Path) -> Result<Self> {
         let sockets = tempfile::Builder::new()
             .prefix("tmem-")
             .tempdir()
@@ -51,7 +62,8 @@ impl<'a> Bench<'a> {
         Ok(Self {
             artifacts,
             vmm,
-            seed,
+            seed: plan.seed,
+            kills: plan.kills,
             logs: logs.to_owned(),
             sockets,
         })
@@ -62,10 +74,21 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// If it does not start.
     pub fn daemon(&self, guests: &[&str]) -> Result<Daemon> {
+        self.daemon_with(guests, "", false)
+    }
+
+    /// As [`daemon`](Self::daemon), with further `lines` in its table of the configuration, and
+    /// perhaps under a service manager.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn daemon_with(&self, guests: &[&str], lines: &str, managed: bool) -> Result<Daemon> {
         let setup = Setup {
             guests,
             grant_mib: GRANT_MIB,
             queue_pairs: QUEUE_PAIRS,
+            daemon: lines,
+            managed,
         };
         let sockets = self.sockets.path();
         Ok(Daemon::start(
@@ -74,6 +97,20 @@ impl<'a> Bench<'a> {
             sockets,
             &self.logs,
         )?)
+    }
+
+    /// Another file with the daemon's program, in a folder of its own.
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub fn copy_of_daemon(&self) -> Result<PathBuf> {
+        let folder = self.sockets.path().join("versions");
+        std::fs::create_dir(&folder)
+            .with_context(|| format!("Cannot create {}", folder.display()))?;
+        let (from, to) = (&self.artifacts.programs.daemon, folder.join("another"));
+        std::fs::copy(from, &to)
+            .with_context(|| format!("Cannot copy {} to {}", from.display(), to.display()))?;
+        Ok(to)
     }
 
     /// Boots guest `name` of `daemon`.
@@ -101,7 +138,14 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// If any step fails.
     pub fn swapping(&self) -> Result<(Daemon, Guest)> {
-        let daemon = self.daemon(&["vm0"])?;
+        self.swapping_to(self.daemon(&["vm0"])?)
+    }
+
+    /// The guest `vm0` of `daemon`, which swaps to it.
+    ///
+    /// # Errors
+    /// If any step fails.
+    pub fn swapping_to(&self, daemon: Daemon) -> Result<(Daemon, Guest)> {
         let mut guest = self.boot(&daemon, "vm0", MEMORY_MIB)?;
         swap_on(&mut guest)?;
         Ok((daemon, guest))

@@ -1,14 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The real daemon, started for the guests of one test, and what it says of them.
 
+mod manager;
+mod setup;
+mod worker;
+
+pub use setup::Setup;
+pub use worker::Worker;
+
 use crate::guest::tail;
 use crate::process::Process;
+use manager::Manager;
 use serde::de::DeserializeOwned;
+use setup::{admin_socket, configuration, configuration_file, guest_socket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tmem_admin_api::{Guest, GuestList, GuestStats, Pool, PoolList, Stats, Status};
+use tmem_admin_api::{
+    DaemonDetail, DaemonStatus, Guest, GuestList, GuestStats, OperationDetail, OperationStatus,
+    Pool, PoolList, Stats, Status,
+};
 
+/// `tmemctl` exits so when the daemon is degraded; it has told all the same.
+const EXIT_DEGRADED: i32 = 4;
+/// `tmemctl` exits so when the daemon said no; of an operation it has told why.
+const EXIT_FAILED: i32 = 1;
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const END_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -68,17 +84,6 @@ pub struct Programs {
     pub tmemctl: PathBuf,
 }
 
-/// How the daemon is set up.
-#[derive(Clone, Debug)]
-pub struct Setup<'a> {
-    /// Names of its guests.
-    pub guests: &'a [&'a str],
-    /// Grant of each guest in MiB.
-    pub grant_mib: u32,
-    /// Queue pairs of each guest.
-    pub queue_pairs: u16,
-}
-
 /// A running daemon. Dropping it ends it.
 #[derive(Debug)]
 pub struct Daemon {
@@ -86,6 +91,10 @@ pub struct Daemon {
     tmemctl: PathBuf,
     sockets: PathBuf,
     log: PathBuf,
+    program: PathBuf,
+    /// Keeps its descriptors, if it runs under one.
+    manager: Option<Manager>,
+    starts: u32,
 }
 
 impl Daemon {
@@ -100,25 +109,32 @@ impl Daemon {
         sockets: &Path,
         logs: &Path,
     ) -> Result<Self> {
-        let config = sockets.join("daemon.toml");
+        let config = configuration_file(sockets);
         std::fs::write(&config, configuration(setup, sockets)).map_err(|source| Error::Io {
             action: "write",
             path: config.clone(),
             source,
         })?;
         let log = logs.join("daemon.log");
-        let mut command = Command::new(&programs.daemon);
-        command.arg("--config").arg(&config);
-        let process = Process::spawn(command, &log).map_err(|source| Error::Io {
-            action: "start",
-            path: programs.daemon.clone(),
-            source,
-        })?;
+        let manager = if setup.managed {
+            let socket = sockets.join("notify.sock");
+            let manager = Manager::listen(socket.clone()).map_err(|source| Error::Io {
+                action: "listen at",
+                path: socket,
+                source,
+            })?;
+            Some(manager)
+        } else {
+            None
+        };
         let daemon = Self {
-            process,
+            process: spawn(&programs.daemon, manager.as_ref(), sockets, &log)?,
             tmemctl: programs.tmemctl.clone(),
             sockets: sockets.to_owned(),
             log,
+            program: programs.daemon.clone(),
+            manager,
+            starts: 1,
         };
         let mut expected: Vec<PathBuf> = setup
             .guests
@@ -137,6 +153,33 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(daemon)
+    }
+
+    /// Kills the whole daemon, and starts it again as a service manager does: once no process of it is
+    /// left, with the descriptors that it had kept. Its log is another one then.
+    ///
+    /// # Errors
+    /// If it does not end or does not start.
+    pub fn kill_and_start_again(&mut self) -> Result<()> {
+        let worker = self.worker();
+        self.process.kill();
+        let start = Instant::now();
+        while worker.is_some_and(Worker::is_alive) {
+            if start.elapsed() > END_DEADLINE {
+                return Err(self.gone("was killed, and its worker lives on"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.starts += 1;
+        self.log
+            .set_file_name(format!("daemon-{}.log", self.starts));
+        self.process = spawn(
+            &self.program,
+            self.manager.as_ref(),
+            &self.sockets,
+            &self.log,
+        )?;
+        Ok(())
     }
 
     /// The vhost-user socket of guest `name`.
@@ -196,7 +239,52 @@ impl Daemon {
     /// # Errors
     /// If it does not answer.
     pub fn status(&self) -> Result<Status> {
-        self.ask(&["status"])
+        self.ask_for(&["status"], &[EXIT_DEGRADED])
+    }
+
+    /// The worker at this moment, if there is one.
+    #[must_use]
+    pub fn worker(&self) -> Option<Worker> {
+        Worker::of(self.process.id())
+    }
+
+    /// The daemon's processes and what happened to them.
+    ///
+    /// # Errors
+    /// If it does not answer, as while one worker follows another.
+    pub fn processes(&self) -> Result<DaemonStatus> {
+        let detail: DaemonDetail = self.ask_for(&["daemon", "show"], &[EXIT_DEGRADED])?;
+        Ok(detail.daemon)
+    }
+
+    /// Replaces the worker's program by `binary`, or by what lies where the daemon was started from,
+    /// and tells what came of it: that it was refused or rolled back is no error.
+    ///
+    /// # Errors
+    /// If the daemon does not answer, or nothing has come of it within a minute.
+    pub fn upgrade(&self, binary: Option<&Path>) -> Result<OperationStatus> {
+        let binary = binary.map(Path::to_string_lossy);
+        let mut words = vec!["daemon", "upgrade"];
+        if let Some(binary) = &binary {
+            words.extend(["--binary", binary]);
+        }
+        self.operation(&words)
+    }
+
+    /// Replaces the worker by a fresh one, also after the daemon has given up.
+    ///
+    /// # Errors
+    /// As [`upgrade`](Self::upgrade).
+    pub fn restart(&self) -> Result<OperationStatus> {
+        self.operation(&["daemon", "restart"])
+    }
+
+    fn operation(&self, words: &[&str]) -> Result<OperationStatus> {
+        let detail: OperationDetail = self.ask_for(words, &[EXIT_FAILED])?;
+        detail.operation.ok_or_else(|| Error::Ctl {
+            arguments: words.join(" "),
+            said: "it knows of no operation".to_owned(),
+        })
     }
 
     /// Asks it to end, and waits for that.
@@ -215,6 +303,11 @@ impl Daemon {
     }
 
     fn ask<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
+        self.ask_for(words, &[])
+    }
+
+    /// As [`ask`](Self::ask), where an exit status among `told` comes with an answer as 0 does.
+    fn ask_for<T: DeserializeOwned>(&self, words: &[&str], told: &[i32]) -> Result<T> {
         let output = Command::new(&self.tmemctl)
             .arg("--socket")
             .arg(admin_socket(&self.sockets))
@@ -226,7 +319,9 @@ impl Daemon {
                 path: self.tmemctl.clone(),
                 source,
             })?;
-        if !output.status.success() {
+        let code = output.status.code();
+        let has_told = code.is_some_and(|code| code == 0 || told.contains(&code));
+        if !has_told || output.stdout.is_empty() {
             if self.process.has_ended() {
                 return Err(self.gone("is gone"));
             }
@@ -251,46 +346,19 @@ impl Daemon {
     }
 }
 
-fn admin_socket(sockets: &Path) -> PathBuf {
-    sockets.join("admin.sock")
-}
-
-fn guest_socket(sockets: &Path, name: &str) -> PathBuf {
-    sockets.join(format!("{name}.sock"))
-}
-
-/// The daemon's configuration file.
-fn configuration(setup: &Setup<'_>, sockets: &Path) -> String {
-    let dram_mib = setup.grant_mib * u32::try_from(setup.guests.len()).unwrap_or(u32::MAX);
-    let mut text = format!(
-        "[daemon]\nadmin_socket = {:?}\ndram = \"{dram_mib}MiB\"\n",
-        admin_socket(sockets)
+/// Starts `program`, under `manager` if there is one.
+fn spawn(program: &Path, manager: Option<&Manager>, sockets: &Path, log: &Path) -> Result<Process> {
+    let command = manager.map_or_else(
+        || Ok(Command::new(program)),
+        |manager| manager.command(program),
     );
-    for name in setup.guests {
-        text.push_str(&format!(
-            "\n[[guest]]\nname = {name:?}\nsocket = {:?}\ngrant = \"{}MiB\"\nqueue_pairs = {}\n",
-            guest_socket(sockets, name),
-            setup.grant_mib,
-            setup.queue_pairs
-        ));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_guest_has_its_section() {
-        let setup = Setup {
-            guests: &["a", "b"],
-            grant_mib: 512,
-            queue_pairs: 2,
-        };
-        let text = configuration(&setup, Path::new("/s"));
-        assert!(text.starts_with("[daemon]\nadmin_socket = \"/s/admin.sock\"\ndram = \"1024MiB\""));
-        assert_eq!(text.matches("[[guest]]").count(), 2);
-        assert!(text.contains("name = \"b\"\nsocket = \"/s/b.sock\"\ngrant = \"512MiB\""));
-    }
+    let spawned = command.and_then(|mut command| {
+        command.arg("--config").arg(configuration_file(sockets));
+        Process::spawn(command, log)
+    });
+    spawned.map_err(|source| Error::Io {
+        action: "start",
+        path: program.to_owned(),
+        source,
+    })
 }

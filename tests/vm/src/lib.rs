@@ -8,9 +8,10 @@
 //!
 //! ```text
 //! runner ── suite ── bench ─┬─ daemon    vhost-device-tmem, asked by tmemctl
-//!                           └─ guest ─┬─ vmm       QEMU or cloud-hypervisor
-//!                                     ├─ klog      what a kernel's log must not hold
-//!                                     └─ scenarios/ and tmem-workload, in the initial file system
+//!                           ├─ guest ─┬─ vmm       QEMU or cloud-hypervisor
+//!                           │         ├─ klog      what a kernel's log must not hold
+//!                           │         └─ scenarios/ and tmem-workload, in the initial file system
+//!                           └─ load ─── stall      programs that swap on and on; what they feel
 //! artifacts ── build        made once a run, by vm-images and cargo
 //! ```
 //! Start reading at [`runner`], then [`suite`].
@@ -21,8 +22,10 @@ pub mod build;
 pub mod daemon;
 pub mod guest;
 pub mod klog;
+pub mod load;
 mod process;
 pub mod runner;
+pub mod stall;
 pub mod suite;
 pub mod vmm;
 

@@ -35,10 +35,23 @@ impl Process {
         Ok(Self(RefCell::new(command.spawn()?)))
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.borrow().id()
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
         // An error means that it is no longer there to wait for.
         !matches!(self.0.borrow_mut().try_wait(), Ok(None))
+    }
+
+    /// Kills it and waits for its end.
+    pub(crate) fn kill(&self) {
+        let mut child = self.0.borrow_mut();
+        // Both fail only for a child that has ended and was waited for.
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// Asks it to end and waits for that; `None` if it did not within `deadline`.
@@ -61,10 +74,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let child = self.0.get_mut();
-        // Both fail only for a child that has ended and was waited for.
-        let _ = child.kill();
-        let _ = child.wait();
+        self.kill();
     }
 }
 

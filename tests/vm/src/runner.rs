@@ -2,16 +2,21 @@
 //! Runs the suite: every test under every monitor that works here, once, and tells how it went.
 
 use crate::artifacts::{Artifacts, Extras};
-use crate::bench::Bench;
+use crate::bench::{Bench, Plan};
 use crate::suite::{Figure, TESTS, Test};
 use crate::vmm::{CloudHypervisor, Qemu, Vmm};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Instant;
 
 /// Environment variable with the seed of a run.
 const SEED_VARIABLE: &str = "TMEM_SEED";
+/// Environment variable with the number of kills of a run.
+const KILLS_VARIABLE: &str = "TMEM_KILLS";
+/// Kills, where nobody said how many.
+const KILLS: u32 = 40;
 
 /// Which tests to run, and with what.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +25,8 @@ pub struct Options {
     pub filter: Option<String>,
     /// Decides all content and order; TMEM_SEED or the clock without it.
     pub seed: Option<u64>,
+    /// How often a test kills the daemon's worker; TMEM_KILLS or 40 without it.
+    pub kills: Option<u32>,
 }
 
 /// How a run went.
@@ -50,22 +57,42 @@ impl fmt::Display for Summary {
 /// # Errors
 /// If what the tests need cannot be built; a test that fails is counted, not returned.
 pub fn run_all(options: &Options) -> Result<Summary> {
-    let seed = options.seed.map_or_else(default_seed, Ok)?;
-    let artifacts = Artifacts::prepare("test", Extras::None, &vm_images::Progress::stderr())?;
-    run_with(&artifacts, options.filter.as_deref(), seed)
+    let plan = Plan {
+        seed: options
+            .seed
+            .or(variable(SEED_VARIABLE)?)
+            .map_or_else(clock_seed, Ok)?,
+        kills: options.kills.or(variable(KILLS_VARIABLE)?).unwrap_or(KILLS),
+    };
+    let filter = options.filter.as_deref();
+    let progress = vm_images::Progress::stderr();
+    println!(
+        "Guest tests: seed {seed}; run again with {SEED_VARIABLE}={seed}",
+        seed = plan.seed
+    );
+    let mut summary = Summary::default();
+    for extras in [Extras::None, Extras::Workloads] {
+        let chosen: Vec<&Test> = TESTS
+            .iter()
+            .filter(|test| test.extras == extras)
+            .filter(|test| filter.is_none_or(|part| test.name.contains(part)))
+            .collect();
+        if !chosen.is_empty() {
+            let artifacts = Artifacts::prepare("test", extras, &progress)?;
+            run_some(&artifacts, &chosen, plan, &mut summary)?;
+        }
+    }
+    println!("{summary}");
+    Ok(summary)
 }
 
-/// As [`run_all`], with everything built.
-///
-/// # Errors
-/// If there is no room for the logs.
-pub fn run_with(artifacts: &Artifacts, filter: Option<&str>, seed: u64) -> Result<Summary> {
-    let chosen: Vec<&Test> = TESTS
-        .iter()
-        .filter(|test| filter.is_none_or(|part| test.name.contains(part)))
-        .collect();
-    println!("Guest tests: seed {seed}; run again with {SEED_VARIABLE}={seed}");
-    let mut summary = Summary::default();
+/// Runs tests under every monitor that works here, with everything built.
+fn run_some(
+    artifacts: &Artifacts,
+    chosen: &[&Test],
+    plan: Plan,
+    summary: &mut Summary,
+) -> Result<()> {
     let (qemu, kvm_refusal) = Qemu::probe(&artifacts.qemu, &artifacts.kernel);
     if let Some(reason) = &kvm_refusal {
         println!("QEMU emulates the CPU (TCG), as KVM does not work here: {reason}");
@@ -75,8 +102,8 @@ pub fn run_with(artifacts: &Artifacts, filter: Option<&str>, seed: u64) -> Resul
     for monitor in monitors {
         match monitor {
             Ok(vmm) => {
-                for test in &chosen {
-                    run_one(artifacts, &vmm, test, seed, &mut summary)?;
+                for test in chosen {
+                    run_one(artifacts, &vmm, test, plan, summary)?;
                 }
             }
             Err(reason) => {
@@ -88,21 +115,20 @@ pub fn run_with(artifacts: &Artifacts, filter: Option<&str>, seed: u64) -> Resul
             }
         }
     }
-    println!("{summary}");
-    Ok(summary)
+    Ok(())
 }
 
 fn run_one(
     artifacts: &Artifacts,
     vmm: &Vmm,
     test: &Test,
-    seed: u64,
+    plan: Plan,
     summary: &mut Summary,
 ) -> Result<()> {
     let logs = artifacts.logs.join(vmm.name()).join(test.name);
     fresh_folder(&logs)?;
     let start = Instant::now();
-    let outcome = Bench::new(artifacts, vmm, seed, &logs).and_then(|bench| (test.run)(&bench));
+    let outcome = Bench::new(artifacts, vmm, plan, &logs).and_then(|bench| (test.run)(&bench));
     let seconds = start.elapsed().as_secs_f64();
     match outcome {
         Ok(figures) => {
@@ -139,13 +165,19 @@ fn fresh_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("Cannot create {}", path.display()))
 }
 
-/// The seed from the environment, or else one from the clock.
-fn default_seed() -> Result<u64> {
-    if let Ok(text) = std::env::var(SEED_VARIABLE) {
-        return text
-            .parse()
-            .with_context(|| format!("{SEED_VARIABLE}={text} is not a number"));
+/// The number in the environment variable `name`, if it is set.
+fn variable<T: FromStr>(name: &str) -> Result<Option<T>> {
+    let Ok(text) = std::env::var(name) else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(number) => Ok(Some(number)),
+        Err(_) => bail!("{name}={text} is no number in range"),
     }
+}
+
+/// A seed from the clock.
+fn clock_seed() -> Result<u64> {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .context("The clock is before 1970")?;

@@ -32,8 +32,18 @@ pub enum ErrorCode {
     NoSuchGuest,
     /// 405: the path exists, the method on it does not.
     MethodNotAllowed,
+    /// 409: another operation on the daemon is under way.
+    OperationUnderWay,
+    /// 409: the daemon runs as one process, without a keeper to carry the operation out.
+    NoKeeper,
+    /// 422: the keeper refused the operation, before it began.
+    Refused,
     /// 413: the body is larger than any request of this API.
     TooLarge,
     /// 503: too many callers at a time.
     Busy,
+    /// 503: the daemon has failed and serves no guest; only what is about itself is answered.
+    NotServing,
+    /// 503: the keeper does not answer the worker.
+    KeeperSilent,
 }

@@ -12,25 +12,40 @@
 //! | [`path::GUESTS`]`/{name}` | [`GuestDetail`] |
 //! | [`path::POOLS`]`?guest=` | [`PoolList`] |
 //! | [`path::STATS`]`?guest=` | [`Stats`]: counters and latencies |
-//! | [`path::METRICS`] | the same as Prometheus text |
+//! | [`path::DAEMON`] | [`DaemonDetail`]: the processes, their restarts and sandboxes |
+//! | [`path::UPGRADE`], by POST | [`OperationAccepted`]; takes an [`UpgradeRequest`] |
+//! | [`path::RESTART`], by POST | [`OperationAccepted`] |
+//! | [`path::OPERATION`] | [`OperationDetail`]: how far the last of these is |
+//! | [`path::METRICS`] | all figures as Prometheus text |
 //!
 //! Every JSON object that is a whole answer, errors included, has a field `schema`. Its number
 //! changes when a field changes its meaning, its unit or its name, or goes; a new field does not
 //! change it, so a client must ignore fields that it does not know. Units are in the names:
-//! `_bytes`, `_pages`, `_ns`, `_seconds`; a count without a unit counts pages or, where the field
+//! `_bytes`, `_pages`, `_ns`, `_ms`, `_seconds`; a count without a unit counts pages or, where the field
 //! says so, requests or events.
 
+mod daemon;
 mod error;
 mod guest;
 mod latency;
+mod operation;
 mod pool;
 mod schema;
 mod stats;
 mod status;
+mod words;
 
+pub use daemon::{
+    DaemonDetail, DaemonState, DaemonStatus, EndCause, ProcessStatus, Recovery, SandboxLayer,
+    WorkerEnd,
+};
 pub use error::{ErrorAnswer, ErrorCode};
 pub use guest::{Guest, GuestDetail, GuestList};
 pub use latency::{Bucket, Histogram};
+pub use operation::{
+    DaemonOperation, OperationAccepted, OperationDetail, OperationKind, OperationState,
+    OperationStatus, UpgradeRequest,
+};
 pub use pool::{Pool, PoolKind, PoolLayout, PoolList};
 pub use schema::Schema;
 pub use stats::{GuestStats, Latency, Op, PageResult, RequestStatus, Stats};
@@ -52,6 +67,14 @@ pub mod path {
     pub const POOLS: &str = "/v1/pools";
     /// [`Stats`](super::Stats); takes `?guest=`.
     pub const STATS: &str = "/v1/stats";
+    /// [`DaemonDetail`](super::DaemonDetail).
+    pub const DAEMON: &str = "/v1/daemon";
+    /// [`OperationDetail`](super::OperationDetail).
+    pub const OPERATION: &str = "/v1/daemon/operation";
+    /// By POST, with an [`UpgradeRequest`](super::UpgradeRequest).
+    pub const UPGRADE: &str = "/v1/daemon/upgrade";
+    /// By POST.
+    pub const RESTART: &str = "/v1/daemon/restart";
     /// Prometheus text.
     pub const METRICS: &str = "/metrics";
 }

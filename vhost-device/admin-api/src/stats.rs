@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Counters and latencies, a guest at a time. They only grow, from the daemon's start.
+//! Counters and latencies, a guest at a time. They only grow, from the worker's start.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::words;
 use crate::{Histogram, Schema};
 
 /// Answer to `GET /v1/stats`.
@@ -12,7 +13,7 @@ use crate::{Histogram, Schema};
 pub struct Stats {
     /// Version of this layout.
     pub schema: Schema,
-    /// The daemon's time since its start, when it read the counters; rates divide by differences
+    /// The worker's time since its start, when it read the counters; rates divide by differences
     /// of this.
     pub uptime_ns: u64,
     /// In order of name.
@@ -69,28 +70,6 @@ impl GuestStats {
     pub fn malformed_total(&self) -> u64 {
         self.malformed.values().sum()
     }
-}
-
-/// Declares an enum whose variants are one word each, in JSON, in metrics and in tables alike.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $( $(#[$variant_meta:meta])* $variant:ident = $word:literal, )* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum $name {
-            $( $(#[$variant_meta])* #[serde(rename = $word)] $variant, )*
-        }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &'static [Self] = &[ $( Self::$variant, )* ];
-
-            /// The word that stands for it in answers, metrics and tables.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $( Self::$variant => $word, )* }
-            }
-        }
-    };
 }
 
 words! {

@@ -3,16 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Schema;
+use crate::{DaemonStatus, Schema};
 
-/// Answer to `GET /v1/status`.
+/// Answer to `GET /v1/status`. While the daemon's state is `failed` nobody knows its pages: `tiers`
+/// is then empty, and `pages`, `memory`, `guests` and `connected` are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of this layout.
     pub schema: Schema,
-    /// Version of the daemon.
+    /// Version of the process that answers.
     pub version: String,
-    /// Time since the daemon's start.
+    /// Time since the daemon's start, across restarts of its worker.
     pub uptime_seconds: u64,
     /// In short.
     pub health: Health,
@@ -24,12 +25,15 @@ pub struct Status {
     pub tiers: Vec<Tier>,
     /// Where the pages are.
     pub pages: PageTotals,
-    /// Where the process's memory is.
+    /// Where the memory of the process that answers is.
     pub memory: Memory,
     /// Guests that the daemon serves.
     pub guests: u32,
     /// Of these, guests with a VMM connected.
     pub connected: u32,
+    /// The daemon's processes. A daemon that does not tell runs as one process.
+    #[serde(default)]
+    pub daemon: DaemonStatus,
 }
 
 /// Whether the daemon does all that it is set up for.
@@ -43,6 +47,16 @@ pub enum Health {
 }
 
 impl Health {
+    /// What follows from `reasons` for being degraded.
+    #[must_use]
+    pub const fn from_reasons(reasons: &[String]) -> Self {
+        if reasons.is_empty() {
+            Self::Ok
+        } else {
+            Self::Degraded
+        }
+    }
+
     /// The word that stands for it in answers and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

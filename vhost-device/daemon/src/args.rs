@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line. Depends on clap alone, so that man pages and completions are made from it.
+//! The command line. Man pages and completions are made from it.
 
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+
+pub use crate::sandbox::Mode as SandboxMode;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +32,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["socket_path", "fd", "name", "grant", "dram", "queue_pairs", "poll_us", "frames_file"]
+        conflicts_with_all = ["socket_path", "fd", "name", "grant", "dram", "queue_pairs", "poll_us", "frames_file", "state_dir"]
     )]
     pub config: Option<PathBuf>,
 
@@ -66,6 +68,37 @@ pub struct Args {
     /// Keep the pages in this file, on tmpfs or hugetlbfs for instance [default: anonymous memory]
     #[arg(long, value_name = "PATH")]
     pub frames_file: Option<PathBuf>,
+
+    /// Keep the pages, and what says where each is, in files in this folder, so that they outlive the
+    /// daemon; on tmpfs, such as /dev/shm [default: anonymous memory, which ends with the daemon]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// How far the daemon fences itself in: `none`; `auto`, as far as the kernel and the rights it
+    /// was started with allow; `strict`, wholly or not at all [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub sandbox: Option<SandboxMode>,
+
+    /// Become this user when started as root
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// Start other versions, that an admin upgrades to, from this folder too, besides the one of this
+    /// program; may be given several times
+    #[arg(long = "upgrade-dir", value_name = "DIR")]
+    pub upgrade_dirs: Vec<PathBuf>,
+
+    /// Start no more workers after so many died in a row, each within seconds [default: 10]
+    #[arg(long, value_name = "N")]
+    pub crash_limit: Option<u32>,
+
+    /// Run as one process, which no worker's death can be hidden behind; for debuggers and benchmarks
+    #[arg(long)]
+    pub single_process: bool,
+
+    /// Be a worker; only a keeper starts one
+    #[arg(long, hide = true)]
+    pub worker: bool,
 
     /// Serve the admin API, which tmemctl talks to, on this Unix socket [default: none]
     #[arg(long, value_name = "PATH")]

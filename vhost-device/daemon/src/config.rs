@@ -24,26 +24,43 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tmem_abi::PAGE_SIZE;
 use tmem_pages::WORKERS_MAX;
 
 use crate::args::Args;
 use crate::limits::{NAME_BYTES_MAX, POLL_US_MAX, QUEUE_PAIRS_MAX};
+use crate::sandbox;
 
 const QUEUE_PAIRS: u16 = 2;
 const POLL_US: u32 = 50;
 const DRAM: &str = "1GiB";
 const NAME: &str = "guest";
+const CRASH_LIMIT: u32 = 10;
+const CRASH_WINDOW_S: u32 = 10;
 
 /// Everything that the daemon is told; checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Frames of host memory for pages, 4096 bytes each.
     pub dram_frames: u32,
-    /// The file that the frames lie in; anonymous shared memory without one.
+    /// The file that the frames lie in; in the state's folder, or anonymous memory, without one.
     pub frames_file: Option<PathBuf>,
+    /// The folder of the state that outlives the daemon; without one it ends with the daemon.
+    pub state_dir: Option<PathBuf>,
+    /// How far the daemon's processes fence themselves in.
+    pub sandbox: sandbox::Mode,
+    /// The user to become when started as root.
+    pub user: Option<String>,
+    /// Folders, besides that of the daemon's own program, that other versions are started from.
+    pub upgrade_dirs: Vec<PathBuf>,
+    /// Workers that die in a row, each within `crash_window` after it was ready, before no other is
+    /// started.
+    pub crash_limit: u32,
+    /// See `crash_limit`.
+    pub crash_window: Duration,
     /// The longest that a worker polls, in µs; 0: never.
     pub poll_us: u32,
     /// The admin API, if it is served.
@@ -53,7 +70,7 @@ pub struct Config {
 }
 
 /// Where the admin API is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminConfig {
     /// Path of the socket.
     pub socket: PathBuf,
@@ -62,7 +79,7 @@ pub struct AdminConfig {
 }
 
 /// One guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestConfig {
     /// Its name, to which its pools belong.
     pub name: String,
@@ -75,7 +92,7 @@ pub struct GuestConfig {
 }
 
 /// Where a VMM connects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Socket {
     /// A socket that the daemon makes at this path, and removes at its end.
     Path(PathBuf),
@@ -196,6 +213,13 @@ struct RawFile {
 struct RawDaemon {
     dram: String,
     frames_file: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    sandbox: Option<sandbox::Mode>,
+    user: Option<String>,
+    #[serde(default)]
+    upgrade_dirs: Vec<PathBuf>,
+    crash_limit: Option<u32>,
+    crash_window_s: Option<u32>,
     poll_us: Option<u32>,
     admin_socket: Option<PathBuf>,
     admin_group: Option<String>,
@@ -230,6 +254,12 @@ impl Config {
         Self {
             dram_frames: frames("daemon.dram", &raw.daemon.dram)?,
             frames_file: raw.daemon.frames_file,
+            state_dir: raw.daemon.state_dir,
+            sandbox: raw.daemon.sandbox.unwrap_or_default(),
+            user: raw.daemon.user,
+            upgrade_dirs: raw.daemon.upgrade_dirs,
+            crash_limit: raw.daemon.crash_limit.unwrap_or(CRASH_LIMIT),
+            crash_window: seconds(raw.daemon.crash_window_s),
             poll_us: raw.daemon.poll_us.unwrap_or(POLL_US),
             admin: raw.daemon.admin_socket.map(|socket| AdminConfig {
                 socket,
@@ -268,6 +298,12 @@ impl Config {
                     group: args.admin_group.clone(),
                 });
             }
+            config.sandbox = args.sandbox.unwrap_or(config.sandbox);
+            config.user = args.user.clone().or(config.user);
+            config.crash_limit = args.crash_limit.unwrap_or(config.crash_limit);
+            config
+                .upgrade_dirs
+                .extend(args.upgrade_dirs.iter().cloned());
             return Ok(config);
         }
         let socket = match (&args.socket_path, args.fd) {
@@ -283,6 +319,12 @@ impl Config {
         Self {
             dram_frames,
             frames_file: args.frames_file.clone(),
+            state_dir: args.state_dir.clone(),
+            sandbox: args.sandbox.unwrap_or_default(),
+            user: args.user.clone(),
+            upgrade_dirs: args.upgrade_dirs.clone(),
+            crash_limit: args.crash_limit.unwrap_or(CRASH_LIMIT),
+            crash_window: seconds(None),
             poll_us: args.poll_us.unwrap_or(POLL_US),
             admin: args.admin_socket.clone().map(|socket| AdminConfig {
                 socket,
@@ -307,6 +349,7 @@ impl Config {
             return Err(ConfigError::NoGuest);
         }
         range("poll_us", self.poll_us, 0, POLL_US_MAX)?;
+        range("crash_limit", self.crash_limit, 1, u32::MAX)?;
         range("dram (in pages)", self.dram_frames, 1, u32::MAX - 1)?;
         let mut names = HashSet::new();
         let mut sockets = HashSet::new();
@@ -351,6 +394,10 @@ impl Config {
         let pairs = self.guests.iter().map(|guest| u64::from(guest.queue_pairs));
         pairs.sum()
     }
+}
+
+fn seconds(given: Option<u32>) -> Duration {
+    Duration::from_secs(u64::from(given.unwrap_or(CRASH_WINDOW_S)))
 }
 
 /// Reads a size in bytes: a whole number and a unit of 1024s.

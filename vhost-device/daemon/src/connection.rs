@@ -1,24 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One guest's socket: a VMM at a time, as often as one comes.
+//! One guest's connection to its VMM, while there is one.
 //!
-//! ```text
-//!            a VMM connects                    it hangs up, or says nonsense
-//! listening ───────────────> serving ───────────────────────────────────────> listening
-//! ```
-//!
-//! The listener lives as long as the daemon, so its path never disappears. While a VMM is served the
-//! listener is not watched: a second VMM waits in its backlog until the first is gone. Each
-//! connection has a device and a crate's daemon of its own, because the latter can be owned only
+//! Each connection has a device and a crate's daemon of its own, because the latter can be owned only
 //! once; the guest's pools are in the [`Station`], which stays.
 
 use std::io;
-use std::os::unix::io::AsRawFd;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use tmem_abi::{event, health};
 use vhost::vhost_user::{Error as VhostUserError, Listener};
 use vhost_user_backend::{Error as BackendError, ShutdownHandle, VhostUserDaemon};
@@ -26,14 +17,13 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::device::{Device, Station};
+use crate::sandbox::{self, ThreadKind};
 
-/// A guest's socket and the connection on it, if there is one.
-pub(crate) struct Port {
+/// The place of a guest's connection.
+pub(crate) struct Place {
     station: Arc<Station>,
     connected: Arc<AtomicBool>,
-    listener: Listener,
-    /// Removed at the daemon's end.
-    path: Option<PathBuf>,
+    sandbox: sandbox::Mode,
     live: Option<Live>,
     /// Signalled by the thread that waits for the connection's end.
     ended: EventFd,
@@ -47,7 +37,7 @@ struct Live {
 
 /// Why a VMM that connected cannot be served.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(crate) enum Error {
     #[error(
         "Cannot get event descriptors or a thread for the connection; see the limit on open files"
     )]
@@ -57,47 +47,57 @@ enum Error {
     Protocol(BackendError),
 }
 
-impl Port {
-    /// The port of a guest whose VMMs connect to `listener`; `connected` is true while one is.
+impl Place {
+    /// The place of a guest whose threads fence themselves in as `sandbox` says; `connected` is true
+    /// while a VMM is served.
     ///
     /// # Errors
     /// The kernel's, if there is no event descriptor to be had.
     pub(crate) fn new(
         station: Arc<Station>,
         connected: Arc<AtomicBool>,
-        listener: std::os::unix::net::UnixListener,
-        path: Option<PathBuf>,
+        sandbox: sandbox::Mode,
     ) -> io::Result<Self> {
         Ok(Self {
             station,
             connected,
-            listener: Listener::from(listener),
-            path,
+            sandbox,
             live: None,
             ended: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })
     }
 
-    fn name(&self) -> &str {
+    /// The guest's name.
+    pub(crate) fn name(&self) -> &str {
         self.station.guest.name()
     }
 
-    fn watch(&self) -> Events {
-        Events::new_raw(self.listener.as_raw_fd(), EventSet::IN)
+    /// A VMM is served, or was and [`Place::join`] was not called yet.
+    pub(crate) const fn is_taken(&self) -> bool {
+        self.live.is_some()
     }
 
-    /// Serves the VMM that waits. The listener is readable, so accepting does not block.
-    fn serve(&mut self) -> Result<(), Error> {
+    /// Readable once a connection has ended.
+    pub(crate) fn ended(&self) -> RawFd {
+        self.ended.as_raw_fd()
+    }
+
+    /// Serves the VMM that waits on `listener`, which is readable, so that accepting does not block.
+    ///
+    /// # Errors
+    /// [`Error`]; the VMM may have been accepted and hung up on.
+    pub(crate) fn serve(&mut self, listener: &mut Listener) -> Result<(), Error> {
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-        let device = Arc::new(Device::new(Arc::clone(&self.station), memory.clone())?);
+        let station = Arc::clone(&self.station);
+        let device = Arc::new(Device::new(station, memory.clone(), self.sandbox)?);
         let name = format!("vu-{}", self.name());
         let mut daemon =
             VhostUserDaemon::new(name, Arc::clone(&device), memory).map_err(Error::Protocol)?;
         let (wake, token) = device.wake();
         if let Some(control) = daemon.get_epoll_handlers().first() {
-            control.register_listener(wake, EventSet::IN, token)?;
+            control.register_listener(wake, vmm_sys_util::epoll::EventSet::IN, token)?;
         }
-        daemon.start(&mut self.listener).map_err(Error::Protocol)?;
+        daemon.start(listener).map_err(Error::Protocol)?;
         let shutdown = daemon.shutdown_handle();
         self.connected.store(true, Ordering::Relaxed);
         self.station.metrics.connected();
@@ -107,7 +107,9 @@ impl Port {
                 let device = Arc::clone(&device);
                 let connected = Arc::clone(&self.connected);
                 let ended = self.ended.try_clone()?;
+                let sandbox = self.sandbox;
                 move || {
+                    fence(sandbox, ThreadKind::Connection);
                     let result = daemon.wait();
                     connected.store(false, Ordering::Relaxed);
                     report(device.name(), result);
@@ -116,11 +118,11 @@ impl Port {
                     drop(daemon);
                     // SAFETY: They have ended.
                     unsafe { device.close_exits() };
-                    // Fails only if the counter is full, and then the port is awake already.
+                    // Fails only if the counter is full, and then the place is awake already.
                     let _ = ended.write(1);
                 }
             })?;
-        tracing::info!(guest = self.name(), "a VMM has connected");
+        tracing::info!(guest = self.name(), "a VMM is served");
         self.live = Some(Live {
             device,
             shutdown,
@@ -129,7 +131,8 @@ impl Port {
         Ok(())
     }
 
-    fn join(&mut self) {
+    /// Clears away a connection that has ended, and waits for one that has not.
+    pub(crate) fn join(&mut self) {
         // Fails if nobody wrote, and then there is nothing to reset.
         let _ = self.ended.read();
         if let Some(live) = self.live.take()
@@ -155,51 +158,24 @@ impl Port {
             .is_none_or(|live| live.device.told() || live.thread.is_finished())
     }
 
-    /// Hangs up and waits until what the workers had taken is used. Removes the socket's file.
+    /// Hangs up and waits until what the workers had taken is used.
     pub(crate) fn end(&mut self) {
         if let Some(shutdown) = self.live.as_ref().and_then(|live| live.shutdown.as_ref()) {
             shutdown.shutdown();
         }
         self.join();
-        if let Some(path) = self.path.take()
-            && let Err(error) = std::fs::remove_file(&path)
-        {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a socket's file");
-        }
     }
 }
 
-impl MutEventSubscriber for Port {
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        for events in [self.watch(), Events::new(&self.ended, EventSet::IN)] {
-            if let Err(error) = ops.add(events) {
-                tracing::error!(guest = self.name(), %error, "cannot watch the guest's socket");
-            }
-        }
-    }
-
-    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        let watched = if events.fd() == self.listener.as_raw_fd() {
-            match self.serve() {
-                Ok(()) => ops.remove(self.watch()),
-                Err(error) => {
-                    tracing::error!(
-                        guest = self.name(),
-                        error = &error as &dyn std::error::Error,
-                        "a VMM was turned away"
-                    );
-                    // Or the listener would be readable for ever.
-                    drop(self.listener.accept());
-                    Ok(())
-                }
-            }
-        } else {
-            self.join();
-            ops.add(self.watch())
-        };
-        if let Err(error) = watched {
-            tracing::error!(guest = self.name(), %error, "cannot watch the guest's socket");
-        }
+/// Takes from this thread what its kind does not need. One that cannot must not go on.
+pub(crate) fn fence(mode: sandbox::Mode, kind: ThreadKind) {
+    if let Err(error) = sandbox::enter_thread(mode, kind) {
+        tracing::error!(
+            ?kind,
+            error = &error as &dyn std::error::Error,
+            "a thread cannot be fenced in"
+        );
+        std::process::abort();
     }
 }
 

@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The whole daemon: engine, guests, and the control loop that accepts their VMMs.
+//! The whole daemon in one process: engine, guests, and the control loop that accepts their VMMs.
+//!
+//! For tests, for benchmarks that want to know what the second process costs, and for debuggers. The
+//! program itself runs a [`keeper`](crate::keeper) and a [`worker`](crate::worker).
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use parking_lot::Mutex;
-use tmem_pages::{Backing, Engine, EngineConfig};
+use tmem_pages::{Engine, EngineFiles};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::admin;
-use crate::config::{Config, GuestConfig, Socket};
-use crate::connection::Port;
-use crate::device::Station;
+use crate::config::Config;
+use crate::connection::Place;
 use crate::error::Error;
-use crate::limits::ENDING_GRACE;
-use crate::snapshot::{Running, ServedGuest};
-use crate::socket;
+use crate::port::Port;
+use crate::sandbox;
+use crate::service;
+use crate::snapshot::Running;
+use crate::{process, socket};
 
 /// A running daemon. Dropping it stops it.
 pub struct Daemon {
@@ -35,30 +38,17 @@ impl Daemon {
     /// # Errors
     /// [`Error`]; nothing is left behind then.
     pub fn start(config: &Config) -> Result<Self, Error> {
-        let engine = Engine::new(EngineConfig {
-            frames: config.dram_frames,
-            backing: config
-                .frames_file
-                .clone()
-                .map_or(Backing::Memfd, Backing::File),
-            // At least one, and as many as the configuration was checked for.
-            workers_max: u16::try_from(config.queue_pairs()).unwrap_or(u16::MAX),
-        })
-        .map_err(|source| Error::Engine {
-            mib: u64::from(config.dram_frames).div_ceil(256),
-            source,
-        })?;
-        let guests = config
-            .guests
-            .iter()
-            .map(|guest| attach(&engine, guest, config.poll_us))
-            .collect::<Result<Vec<_>, _>>()?;
-        let running = Arc::new(Running {
-            engine,
-            guests,
-            frames_file: config.frames_file.clone(),
-            started: Instant::now(),
-        });
+        let files = EngineFiles::anonymous().map_err(|source| Error::State { source })?;
+        let watch = process::Watch::open(&files);
+        let (engine, _) =
+            Engine::open(service::engine_config(config), files).map_err(|source| {
+                Error::Engine {
+                    mib: u64::from(config.dram_frames).div_ceil(256),
+                    source,
+                }
+            })?;
+        let guests = service::attach_guests(&engine, config)?;
+        let running = Arc::new(Running::new(engine, guests, watch, Arc::default()));
         let ports = Ports(open_ports(config, &running)?);
         let admin = match &config.admin {
             Some(config) => Some(serve_admin(config, &running)?),
@@ -116,34 +106,6 @@ impl Drop for Daemon {
     }
 }
 
-/// Lets a guest into the engine, with a worker for each of its queue pairs.
-fn attach(engine: &Engine, config: &GuestConfig, poll_us: u32) -> Result<ServedGuest, Error> {
-    let guest = engine
-        .attach_guest(tmem_pages::GuestConfig {
-            name: config.name.clone(),
-            grant_pages: config.grant_pages,
-        })
-        .map_err(|source| Error::Guest {
-            name: config.name.clone(),
-            source,
-        })?;
-    let workers = (0..config.queue_pairs)
-        .map(|_| engine.worker())
-        .collect::<Result<_, _>>()
-        .map_err(|source| Error::Worker {
-            name: config.name.clone(),
-            source,
-        })?;
-    Ok(ServedGuest {
-        station: Arc::new(Station::new(guest, workers, poll_us)),
-        socket: match &config.socket {
-            Socket::Path(path) => Some(path.clone()),
-            Socket::Fd(_) => None,
-        },
-        connected: Arc::new(AtomicBool::new(false)),
-    })
-}
-
 type SharedPort = Arc<Mutex<Port>>;
 
 /// The guests' ports; they end with this, whichever way start-up or the control loop goes.
@@ -161,13 +123,9 @@ fn open_ports(config: &Config, running: &Running) -> Result<Vec<SharedPort>, Err
     let mut ports = Ports(Vec::new());
     for (config, guest) in config.guests.iter().zip(&running.guests) {
         let listener = socket::listen(config)?;
-        let port = Port::new(
-            Arc::clone(&guest.station),
-            Arc::clone(&guest.connected),
-            listener,
-            guest.socket.clone(),
-        )
-        .map_err(Error::Control)?;
+        let (station, connected) = (Arc::clone(&guest.station), Arc::clone(&guest.connected));
+        let place = Place::new(station, connected, sandbox::Mode::None).map_err(Error::Control)?;
+        let port = Port::new(place, listener, guest.socket.clone());
         ports.0.push(Arc::new(Mutex::new(port)));
         tracing::info!(
             guest = config.name,
@@ -190,6 +148,7 @@ fn serve_admin(
         listener,
         admin::Access::new(group),
         admin::Limits::default(),
+        sandbox::Mode::None,
         Arc::clone(running) as Arc<dyn crate::AdminSource>,
     )?;
     Ok((server, config.socket.clone()))
@@ -256,11 +215,7 @@ fn spawn_control(ports: Ports, stop: EventFd) -> Result<JoinHandle<()>, Error> {
 
 /// Gives the drivers a moment to hear of the end.
 fn announce(ports: &Ports) {
-    for port in &ports.0 {
-        port.lock().announce_end();
-    }
-    let deadline = Instant::now() + ENDING_GRACE;
-    while Instant::now() < deadline && !ports.0.iter().all(|port| port.lock().told()) {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
+    let ports: Vec<_> = ports.0.iter().map(|port| port.lock()).collect();
+    let places: Vec<_> = ports.iter().map(|port| &port.place).collect();
+    service::announce_end(&places);
 }

@@ -17,6 +17,37 @@ pub enum Error {
         /// What the engine said.
         source: tmem_pages::EngineError,
     },
+    /// The state of an earlier worker cannot be gone on with.
+    #[error("Cannot go on with the pages that are there")]
+    State {
+        /// What the engine said.
+        source: tmem_pages::EngineError,
+    },
+    /// The process's limits do not suffice for the guests.
+    #[error("Cannot serve so many guests")]
+    Limits(#[from] crate::sandbox::LimitError),
+    /// The sandbox cannot be entered.
+    #[error("Cannot fence the daemon in")]
+    Sandbox(#[from] crate::sandbox::Error),
+    /// The first worker could not do what it was told.
+    #[error("No worker can be started: {reason}")]
+    Refused {
+        /// What it said.
+        reason: String,
+    },
+    /// An earlier keeper's connections cannot be gone on with.
+    #[error("Cannot go on where the last daemon was")]
+    Store(#[from] crate::keeper::StoreError),
+    /// A file of the state cannot be had.
+    #[error(
+        "Cannot keep state in {path}: check its folder and rights, and that no other daemon has it"
+    )]
+    StateFile {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The engine does not take a guest.
     #[error("Cannot add guest {name:?}")]
     Guest {
@@ -72,4 +103,15 @@ pub enum Error {
     /// The control loop cannot wait for events.
     #[error("Cannot start the control loop")]
     EventManager(#[from] event_manager::Error),
+}
+
+/// An error with what it came from, in one line.
+pub(crate) fn tell(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        told = format!("{told}: {error}");
+        source = error.source();
+    }
+    told
 }

@@ -52,14 +52,3 @@ const _: () = assert!(CHAIN_DESCRIPTORS_MAX >= BATCH_PAGES_MAX as usize + 4);
 const _: () = assert!(CHAIN_DESCRIPTORS_MAX >= QUEUE_SIZE_MAX as usize);
 const _: () = assert!(QUEUE_PAIRS_MAX <= tmem_abi::QUEUE_PAIRS_MAX);
 const _: () = assert!(CHUNK_PAGES > 0 && CHUNK_PAGES <= BATCH_PAGES_MAX);
-
-/// Lets the process have as many open files as it may: each queue has three and each region of a
-/// guest's memory one, which the usual soft limit is too low for with many guests.
-pub fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "cannot raise the limit on open files");
-    }
-}

@@ -4,9 +4,9 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use vhost_device_tmem::args::Args;
-use vhost_device_tmem::{Config, Daemon, capabilities, logging, signals};
+use vhost_device_tmem::{Config, Daemon, capabilities, keeper, logging, sandbox, signals, worker};
 
 /// What the command line or the file asks for is not possible.
 const USAGE: u8 = 2;
@@ -20,20 +20,38 @@ fn main() -> ExitCode {
     if let Err(error) = logging::start(&args.log_level, args.log_format) {
         return fail(&error, ExitCode::from(USAGE));
     }
+    if args.worker {
+        return worker::run();
+    }
     let config = match Config::from_args(&args) {
         Ok(config) => config,
         Err(error) => return fail(&error, ExitCode::from(USAGE)),
     };
-    match run(&config) {
+    let result = if args.single_process {
+        run(&config)
+    } else {
+        // Workers log as the keeper does.
+        let format = args.log_format.to_possible_value();
+        let format = format.map_or_else(String::new, |format| format.get_name().to_owned());
+        let arguments = ["--log-level", &args.log_level, "--log-format", &format];
+        keeper::run(&config, arguments.map(str::to_owned).to_vec()).map_err(Into::into)
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref(), ExitCode::FAILURE),
     }
 }
 
+/// Runs a daemon of one process.
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     // Before any thread, so that all of them leave the signals to this one.
     let blocked = signals::block()?;
-    vhost_device_tmem::limits::raise_open_files();
+    let pairs: Vec<u16> = config
+        .guests
+        .iter()
+        .map(|guest| guest.queue_pairs)
+        .collect();
+    sandbox::check_limits(&pairs)?;
     let daemon = Daemon::start(config)?;
     let signal = signals::wait(&blocked)?;
     tracing::info!(signal, "ending");

@@ -1,44 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the kernel says of this process's memory.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use parking_lot::Mutex;
+use rustix::fs::{fstat, major, minor};
 use tmem_admin_api::Resident;
-
-/// How the kernel shows the engine's anonymous file of frames.
-const MEMFD: &str = "/memfd:tmem-frames";
+use tmem_pages::EngineFiles;
 
 /// Resident memory, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Of the whole process.
     pub(crate) resident: Resident,
-    /// Of the file that holds the frames, with their table.
+    /// Of the files that hold the pages and say where they are.
     pub(crate) arena_bytes: u64,
 }
 
 impl Usage {
-    /// Shared memory other than the frames' file: the guests' own, as far as it has been touched.
+    /// Shared memory other than the engine's: the guests' own, as far as it has been touched.
     #[must_use]
     pub(crate) const fn guest_ram_bytes(&self) -> u64 {
         self.resident.shared.saturating_sub(self.arena_bytes)
     }
 }
 
-/// Asks the kernel; the frames lie in `frames_file`, or in anonymous memory. What cannot be read is
-/// 0. Takes time in proportion to what is mapped, some milliseconds for gigabytes.
-#[must_use]
-pub(crate) fn usage(frames_file: Option<&Path>) -> Usage {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let name = frames_file.map(|path| {
-        // The kernel shows the path without links.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        path.display().to_string()
-    });
-    Usage {
-        resident: resident(&read("/proc/self/status")),
-        arena_bytes: resident_of(&read("/proc/self/smaps"), name.as_deref().unwrap_or(MEMFD)),
+/// Where the kernel says it. Opened before the process gives up its right to open files.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    files: Option<Mutex<(File, File)>>,
+    /// The engine's files, as the kernel names them among the mappings.
+    arena: Vec<String>,
+}
+
+impl Watch {
+    /// Watches this process, whose engine is in `engine`. What cannot be opened is 0 for ever.
+    pub(crate) fn open(engine: &EngineFiles) -> Self {
+        let open = || {
+            io::Result::Ok((
+                File::open("/proc/self/status")?,
+                File::open("/proc/self/smaps")?,
+            ))
+        };
+        let arena = [engine.map.as_fd(), engine.frames.as_fd()];
+        Self {
+            files: open().ok().map(Mutex::new),
+            arena: arena.into_iter().filter_map(name).collect(),
+        }
     }
+
+    /// Asks the kernel. What cannot be read is 0. Takes time in proportion to what is mapped, some
+    /// milliseconds for gigabytes.
+    #[must_use]
+    pub(crate) fn usage(&self) -> Usage {
+        let Some(files) = &self.files else {
+            return Usage::default();
+        };
+        let (status, smaps) = &mut *files.lock();
+        Usage {
+            resident: resident(&read(status)),
+            arena_bytes: resident_of(&read(smaps), &self.arena),
+        }
+    }
+}
+
+fn read(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| file.read_to_string(&mut text));
+    read.map_or_else(|_| String::new(), |_| text)
+}
+
+/// A file's device and inode, as they stand in a line of `smaps`.
+fn name(file: BorrowedFd<'_>) -> Option<String> {
+    let stat = fstat(file).ok()?;
+    let (major, minor) = (major(stat.st_dev), minor(stat.st_dev));
+    Some(format!("{major:02x}:{minor:02x} {}", stat.st_ino))
 }
 
 /// The figures of a `status` file.
@@ -54,8 +94,8 @@ fn resident(status: &str) -> Resident {
     }
 }
 
-/// Resident bytes of the mappings of file `name`, from an `smaps` file.
-fn resident_of(smaps: &str, name: &str) -> u64 {
+/// Resident bytes of the mappings of `files`, from an `smaps` file.
+fn resident_of(smaps: &str, files: &[String]) -> u64 {
     let mut inside = false;
     let mut sum = 0;
     for line in smaps.lines() {
@@ -63,30 +103,24 @@ fn resident_of(smaps: &str, name: &str) -> u64 {
             if inside {
                 sum += kib(figure);
             }
-        } else if let Some(path) = mapped_path(line) {
-            inside = path.strip_suffix(" (deleted)").unwrap_or(path) == name;
+        } else if let Some(file) = mapped_file(line) {
+            inside = files.contains(&file);
         }
     }
     sum
 }
 
-/// The path of a mapping's first line, empty if it has none; nothing for other lines.
-fn mapped_path(line: &str) -> Option<&str> {
-    let (range, rest) = line.split_once(' ')?;
-    let (from, to) = range.split_once('-')?;
+/// Device and inode in a mapping's first line; nothing for other lines.
+fn mapped_file(line: &str) -> Option<String> {
+    let mut fields = line.split_whitespace();
+    let (from, to) = fields.next()?.split_once('-')?;
     let hexadecimal = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
     if !hexadecimal(from) || !hexadecimal(to) {
         return None;
     }
-    // Modes, offset, device, inode, and what is left is the path, which may have spaces in it.
-    let mut rest = rest;
-    for _ in 0..4 {
-        rest = rest
-            .trim_start()
-            .split_once(' ')
-            .map_or("", |(_, rest)| rest);
-    }
-    Some(rest.trim_start())
+    // Modes, offset, device, inode.
+    let (device, inode) = (fields.nth(2)?, fields.next()?);
+    Some(format!("{device} {inode}"))
 }
 
 /// Reads `  1234 kB` into bytes.
@@ -102,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_frames_are_found_among_the_mappings() {
+    fn the_engine_is_found_among_the_mappings() {
         let smaps = "\
 55d0-55d1 r--p 00000000 08:01 1234                       /usr/bin/x y
 Size:                  4 kB
@@ -114,13 +148,19 @@ Rss:                 100 kB
 Rss:                 900 kB
 7f40-7f50 rw-p 00000000 00:00 0
 Rss:                   8 kB
-7f60-7f70 rw-s 00000000 00:01 2                          /memfd:tmem-frames (deleted)
+7f60-7f70 rw-s 00000000 00:01 4                          /memfd:tmem-map (deleted)
 Rss:                  28 kB
 VmFlags: rd wr sh
 ";
-        assert_eq!(resident_of(smaps, MEMFD), 128 << 10);
-        assert_eq!(resident_of(smaps, "/usr/bin/x y"), 4 << 10);
-        assert_eq!(resident_of(smaps, "/nowhere"), 0);
+        let of = |files: &[&str]| {
+            resident_of(
+                smaps,
+                &files.iter().map(|f| (*f).into()).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(of(&["00:01 2", "00:01 4"]), 128 << 10);
+        assert_eq!(of(&["08:01 1234"]), 4 << 10);
+        assert_eq!(of(&["08:01 2"]), 0);
     }
 
     #[test]
@@ -133,7 +173,9 @@ VmFlags: rd wr sh
         };
         assert_eq!(resident(status), wanted);
         assert_eq!(resident("nonsense"), Resident::default());
-        let own = usage(None).resident;
-        assert!(own.resident > 0 && own.peak >= own.resident);
+        let engine = EngineFiles::anonymous().unwrap();
+        let usage = Watch::open(&engine).usage();
+        assert!(usage.resident.resident > 0 && usage.resident.peak >= usage.resident.resident);
+        assert_eq!(usage.arena_bytes, 0, "nothing of it is mapped");
     }
 }

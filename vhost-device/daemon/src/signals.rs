@@ -3,6 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// A set of blocked signals.
 #[derive(Clone, Copy)]
@@ -29,6 +30,21 @@ pub fn block() -> io::Result<Blocked> {
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     check(blocked, || io::Error::from_raw_os_error(blocked))?;
     Ok(Blocked(set))
+}
+
+/// A descriptor that is readable once one of the blocked signals has arrived.
+///
+/// # Errors
+/// The kernel's.
+pub fn descriptor(blocked: &Blocked) -> io::Result<OwnedFd> {
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: The set is initialized, and -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const blocked.0, flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: The kernel has just made it, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Waits until one of the blocked signals arrives. Returns its number.

@@ -7,22 +7,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tmem_admin_api::{
-    Guest, GuestStats, Health, Memory, PAGE_BYTES, PageTotals, Pool, PoolKind, PoolLayout, Schema,
-    Status, Tier,
+    DaemonOperation, DaemonStatus, Guest, GuestStats, Health, Memory, PAGE_BYTES, PageTotals, Pool,
+    PoolKind, PoolLayout, ProcessStatus, Schema, Status, Tier,
 };
 use tmem_pages::{Engine, Layout, PoolStats};
 
+use crate::admin::now_unix_ms;
 use crate::device::Station;
 use crate::process;
-use crate::status::AdminSource;
+use crate::status::{AdminSource, RequestError};
+use crate::told::Told;
 
 /// What the daemon consists of, apart from connections.
 pub(crate) struct Running {
     pub(crate) engine: Arc<Engine>,
     pub(crate) guests: Vec<ServedGuest>,
-    /// The file that holds the frames, if it has a name.
-    pub(crate) frames_file: Option<PathBuf>,
-    pub(crate) started: Instant,
+    watch: process::Watch,
+    told: Arc<Told>,
+    started: Instant,
 }
 
 /// A guest that the daemon serves.
@@ -34,6 +36,22 @@ pub(crate) struct ServedGuest {
 }
 
 impl Running {
+    /// An engine with its guests, that has just started; `told` is what the keeper says.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        guests: Vec<ServedGuest>,
+        watch: process::Watch,
+        told: Arc<Told>,
+    ) -> Self {
+        Self {
+            engine,
+            guests,
+            watch,
+            told,
+            started: Instant::now(),
+        }
+    }
+
     fn find(&self, name: &str) -> Option<&ServedGuest> {
         let mut guests = self.guests.iter();
         guests.find(|guest| guest.station.guest.name() == name)
@@ -111,12 +129,14 @@ impl AdminSource for Running {
         };
         let connected = guests.iter().filter(|guest| guest.connected).count();
         let engine = self.engine.stats();
+        let daemon = self.daemon();
+        let reasons = daemon.reasons();
         Status {
             schema: Schema,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            health: Health::Ok,
-            reasons: Vec::new(),
+            uptime_seconds: daemon.uptime_seconds(),
+            health: Health::from_reasons(&reasons),
+            reasons,
             emulated: false,
             tiers: vec![Tier {
                 name: "dram".to_owned(),
@@ -127,6 +147,7 @@ impl AdminSource for Running {
             memory: self.memory(pages.frames * PAGE_BYTES),
             guests: u32::try_from(guests.len()).unwrap_or(u32::MAX),
             connected: u32::try_from(connected).unwrap_or(u32::MAX),
+            daemon,
         }
     }
 
@@ -152,15 +173,38 @@ impl AdminSource for Running {
     fn uptime_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+
+    fn daemon(&self) -> DaemonStatus {
+        let told = self.told.status();
+        let now_unix_ms = now_unix_ms();
+        let age_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        DaemonStatus {
+            now_unix_ms,
+            // The keeper has not told of this process before it was ready.
+            worker: told.worker.or_else(|| {
+                Some(ProcessStatus {
+                    pid: std::process::id(),
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    started_unix_ms: now_unix_ms.saturating_sub(age_ms),
+                    sandbox: Vec::new(),
+                })
+            }),
+            ..told
+        }
+    }
+
+    fn request(&self, operation: &DaemonOperation) -> Result<u64, RequestError> {
+        self.told.request(operation)
+    }
 }
 
 impl Running {
     /// Where the process's memory is, given what the pools say is in frames.
     fn memory(&self, frames_bytes: u64) -> Memory {
         let engine = self.engine.memory();
-        let usage = process::usage(self.frames_file.as_deref());
-        // The table lies in the frames' file and becomes resident as frames are used; what is there
-        // beyond pages and table is frames that wait.
+        let usage = self.watch.usage();
+        // Map and frames become resident as frames are used; what is there beyond pages and table is
+        // frames that wait, and the index.
         let beyond_pages = usage.arena_bytes.saturating_sub(frames_bytes);
         let frame_table_bytes = engine.frame_table.min(beyond_pages);
         Memory::explain(
@@ -180,7 +224,7 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use tmem_pages::{
-        Backing, EngineConfig, GuestConfig, ObjectId, PageIndex, PoolId, PoolSpec, PutResult,
+        EngineConfig, EngineFiles, GuestConfig, ObjectId, PageIndex, PoolId, PoolSpec, PutResult,
         Ticket,
     };
 
@@ -188,12 +232,14 @@ mod tests {
 
     #[test]
     fn memory_adds_up_with_what_the_pools_say() {
-        let engine = Engine::new(EngineConfig {
+        let files = EngineFiles::anonymous().unwrap();
+        let watch = process::Watch::open(&files);
+        let config = EngineConfig {
             frames: 256,
-            backing: Backing::Memfd,
             workers_max: 1,
-        })
-        .unwrap();
+            guests_max: 1,
+        };
+        let (engine, _) = Engine::open(config, files).unwrap();
         let config = GuestConfig {
             name: "vm0".into(),
             grant_pages: 256,
@@ -212,16 +258,12 @@ mod tests {
             let put = worker.put(&pool, ObjectId::ZERO, PageIndex(index), ticket, &page);
             assert!(matches!(put, PutResult::Stored | PutResult::SameFilled));
         }
-        let running = Running {
-            engine,
-            guests: vec![ServedGuest {
-                station: Arc::new(Station::new(guest, Vec::new(), 0)),
-                socket: None,
-                connected: Arc::default(),
-            }],
-            frames_file: None,
-            started: Instant::now(),
-        };
+        let guests = vec![ServedGuest {
+            station: Arc::new(Station::new(guest, Vec::new(), 0)),
+            socket: None,
+            connected: Arc::default(),
+        }];
+        let running = Running::new(engine, guests, watch, Arc::default());
         let status = running.status();
         let wanted = PageTotals {
             held: 200,

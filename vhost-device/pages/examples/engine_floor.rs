@@ -12,8 +12,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use tmem_pages::{
-    Backing, Engine, EngineConfig, GetMode, GetResult, GuestConfig, Layout, ObjectId, PAGE_SIZE,
-    PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
+    Engine, EngineConfig, GetMode, GetResult, GuestConfig, Layout, ObjectId, PAGE_SIZE, PageBytes,
+    PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
 };
 
 /// Pages that one measurement visits.
@@ -31,6 +31,8 @@ struct Bench {
     /// As many pages as the pool has, for the floor.
     floor: Vec<PageBytes>,
     guest: Box<PageBytes>,
+    /// What is put: never one byte repeated.
+    page: Box<PageBytes>,
     ticket: u64,
 }
 
@@ -47,7 +49,7 @@ impl Bench {
             ObjectId::ZERO,
             PageIndex(index),
             ticket,
-            &*self.guest,
+            &*self.page,
         );
         assert_eq!(result, PutResult::Stored);
     }
@@ -61,6 +63,25 @@ impl Bench {
             &mut *self.guest,
         );
         assert_eq!(result, GetResult::Hit);
+    }
+
+    fn put_and_get_exclusive(&mut self, index: u32) {
+        self.put(index);
+        let at = PageIndex(index);
+        let mode = GetMode::Exclusive;
+        let sink = &mut *self.guest;
+        let result = (self.worker).get(&self.pool, ObjectId::ZERO, at, mode, sink);
+        assert_eq!(result, GetResult::Hit);
+    }
+
+    fn put_and_take(&mut self, index: u32) {
+        self.put(index);
+        let at = PageIndex(index);
+        self.worker.begin_taking(0, 0);
+        let sink = &mut *self.guest;
+        let result = self.worker.take(&self.pool, ObjectId::ZERO, at, sink);
+        assert_eq!(result, GetResult::Hit);
+        self.worker.commit_taken();
     }
 
     fn copy_in(&mut self, index: u32) {
@@ -106,8 +127,8 @@ fn main() -> Result<(), Failure> {
     let pages = mib * 256;
     let engine = Engine::new(EngineConfig {
         frames: pages,
-        backing: Backing::Memfd,
         workers_max: 1,
+        guests_max: 4,
     })?;
     let guest = engine.attach_guest(GuestConfig {
         name: "bench".into(),
@@ -126,21 +147,24 @@ fn main() -> Result<(), Failure> {
         pool: guest.create_pool(PoolId(0), spec)?,
         worker: engine.worker()?,
         floor: vec![[1; PAGE_SIZE]; pages as usize],
-        guest: page,
+        guest: page.clone(),
+        page,
         ticket: 0,
     };
-    let cases: [(&str, Case); 6] = [
+    let cases: [(&str, Case); 8] = [
         ("copy in", Bench::copy_in),
         ("copy in + crc32", Bench::copy_in_and_sum),
         ("put", Bench::put),
         ("copy out", Bench::copy_out),
         ("crc32 + copy out", Bench::sum_and_copy_out),
         ("get", Bench::get),
+        ("put + get exclusive", Bench::put_and_get_exclusive),
+        ("put + take", Bench::put_and_take),
     ];
     (0..pages).for_each(|index| bench.put(index));
     println!("{mib} MiB; ns a page, median");
     for (regime, reach) in [("random", pages), ("hot", 64)] {
-        let mut samples = [const { Vec::new() }; 6];
+        let mut samples = [const { Vec::new() }; 8];
         let begin = Instant::now();
         while begin.elapsed().as_secs() < seconds {
             for (samples, (_, case)) in samples.iter_mut().zip(&cases) {
@@ -148,11 +172,15 @@ fn main() -> Result<(), Failure> {
                 let start = Instant::now();
                 order.iter().for_each(|index| case(&mut bench, *index));
                 samples.push(start.elapsed().as_nanos() / BATCH as u128);
+                if bench.pool.stats().pages < u64::from(pages) {
+                    // What exclusive gets have emptied.
+                    order.iter().for_each(|index| bench.put(*index));
+                }
             }
         }
         for (samples, (name, _)) in samples.iter_mut().zip(&cases) {
             samples.sort_unstable();
-            println!("{regime:8} {name:18} {:6}", samples[samples.len() / 2]);
+            println!("{regime:8} {name:20} {:6}", samples[samples.len() / 2]);
         }
     }
     Ok(())

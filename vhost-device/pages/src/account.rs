@@ -65,6 +65,13 @@ impl Account {
         }
     }
 
+    /// Changes the grant, whatever the guest holds.
+    pub(crate) fn renew_grant(&self, grant: u32) {
+        let set = |word| Some(Quota::used(word) | (u64::from(grant) << GRANT_SHIFT));
+        let renewed = (self.quota.0).fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
+        debug_assert!(renewed.is_ok());
+    }
+
     /// Counts one more persistent page, if the grant allows it.
     #[inline]
     pub(crate) fn admit_persistent(&self) -> bool {
@@ -87,10 +94,16 @@ impl Account {
         add_below(&self.ephemeral_same, self.ephemeral_same_max)
     }
 
-    /// Counts one more ephemeral page in a frame.
+    /// Counts persistent pages that are there, whatever the grant says.
+    pub(crate) fn add_persistent(&self, pages: u64) {
+        self.quota.0.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// Counts ephemeral pages that are there.
     #[inline]
-    pub(crate) fn add_ephemeral_frame(&self) {
-        self.ephemeral_frames.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add_ephemeral(&self, frames: u64, same: u64) {
+        self.ephemeral_frames.fetch_add(frames, Ordering::Relaxed);
+        self.ephemeral_same.fetch_add(same, Ordering::Relaxed);
     }
 
     /// Counts ephemeral pages off.

@@ -138,7 +138,7 @@ mod tests {
     use crate::frames::Frames;
 
     fn free(frames: u32, workers: u16) -> (Frames, FreeFrames) {
-        let (arena, owned) = Frames::new(None, frames, 1).unwrap();
+        let (arena, owned) = crate::frames::tests::frames(frames);
         (arena, FreeFrames::new(owned, workers))
     }
 

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The engine's invariants, as code.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
 use crate::frames::{EPHEMERAL, FrameNo, OwnerNo};
+use crate::guest::Guest;
 use crate::handle::{ObjectId, PageIndex};
-use crate::index::Entry;
-use crate::pool::Pool;
+use crate::journal::TAKE_PAGES_MAX;
+use crate::pool::{POOLS_MAX, Pool};
+use crate::records::State;
 use crate::shared::Shared;
 use crate::stats::PoolStats;
 use crate::sys::INDEXED;
@@ -18,30 +21,39 @@ enum Met {
     Never,
     Free,
     Used,
+    /// Named by a journal: in no index entry, or in one that says that it is taken.
+    Taken,
 }
 
 impl Engine {
     /// Checks every invariant of frames, index and counts; for tests and debugging. No worker may be
     /// inside a call meanwhile.
     ///
-    /// - A frame is in one index entry, in one list of free frames, or in one worker's hand.
+    /// - A frame is in one index entry, in one journal, in one list of free frames, or in one worker's
+    ///   hand. A taken page is in a journal.
     /// - The frame table says of a used frame where it is used, and nothing of a free one.
+    /// - The map's records say of guests and pools what they are, and of nothing else.
     /// - The counts of pools, guests and engine are what is counted here.
-    /// - No guest holds more than its grant; the grants do not exceed the frames.
+    /// - No guest holds more than its grant, but for pages that were put back; the grants do not
+    ///   exceed the frames.
     ///
     /// # Panics
     /// If one does not hold, with a description.
     pub fn self_check(&self) {
         let shared = &*self.shared;
-        let frames = shared.frames.mapping().layout().frames;
+        let mapping = shared.frames.mapping();
+        let frames = mapping.layout().counts.all_frames();
         let mut met = vec![Met::Never; frames as usize];
         let in_hand = shared.free.visit(|frame| {
             let met = &mut met[frame as usize];
             assert_eq!(*met, Met::Never, "frame {frame} is free twice");
             *met = Met::Free;
         });
+        check_journals(shared, &mut met);
         let (mut owners, mut ephemeral, mut granted) = (0, 0, 0);
-        for guest in self.guests() {
+        let guests = self.all_guests();
+        check_records(shared, &guests);
+        for guest in guests {
             let name = guest.name();
             let (mut persistent_pages, mut ephemeral_pages) = (0, 0);
             for pool in guest.pools() {
@@ -63,7 +75,11 @@ impl Engine {
                 stats.ephemeral_pages, ephemeral_pages,
                 "cached pages of {name}"
             );
-            assert!(persistent_pages <= stats.grant_pages, "grant of {name}");
+            let put_back = u64::from(shared.workers_max) * u64::from(TAKE_PAGES_MAX);
+            assert!(
+                persistent_pages <= stats.grant_pages + put_back,
+                "grant of {name}"
+            );
             granted += stats.grant_pages;
         }
         let stats = self.stats();
@@ -77,14 +93,9 @@ impl Engine {
         );
         let lost = met.iter().filter(|met| **met == Met::Never).count() as u64;
         assert_eq!(lost, in_hand, "frames that are nowhere, but in a hand");
-        let idle = |met: &Met| *met != Met::Used;
+        let idle = |met: &Met| matches!(met, Met::Never | Met::Free);
         for (number, _) in (0..frames).zip(&met).filter(|(_, met)| idle(met)) {
-            let state = shared
-                .frames
-                .mapping()
-                .entry(FrameNo(number))
-                .state
-                .load(Ordering::Relaxed);
+            let state = mapping.entry(FrameNo(number)).state.load(Ordering::Relaxed);
             assert_eq!(state & INDEXED, 0, "frame {number} is used by nothing");
         }
     }
@@ -94,21 +105,80 @@ impl Engine {
 fn check_pool(shared: &Shared, pool: &Pool, met: &mut [Met], owners: &mut u64) -> PoolStats {
     let mut counted = PoolStats::default();
     let mut records = std::collections::BTreeSet::new();
-    pool.index.visit(&mut |object, index, entry| {
-        counted.pages += 1;
-        let Entry::Frame(frame) = entry else {
-            counted.same_filled += 1;
-            return;
-        };
-        counted.frames += 1;
-        let place = &mut met[frame.0 as usize];
-        assert_eq!(*place, Met::Never, "frame {} is met twice", frame.0);
-        *place = Met::Used;
-        records.insert(check_frame(shared, pool, object, index, frame));
-    });
-    // A dense pool has one record always, a sparse one one for each part with a frame.
-    *owners += (records.len() as u64).max(pool.index.owners_min());
+    pool.index
+        .visit(&shared.frames, &mut |object, index, entry| {
+            counted.pages += u64::from(entry.is_page());
+            let Some(frame) = entry.frame() else {
+                counted.same_filled += u64::from(entry.is_page());
+                return;
+            };
+            let place = &mut met[frame.0 as usize];
+            if entry.is_page() {
+                counted.frames += 1;
+                assert_eq!(*place, Met::Never, "frame {} is met twice", frame.0);
+                *place = Met::Used;
+            } else {
+                assert_eq!(*place, Met::Taken, "frame {} is taken by nobody", frame.0);
+            }
+            records.insert(check_frame(shared, pool, object, index, frame));
+        });
+    // A dense pool has the record of its slot, a sparse one one for each part with a frame.
+    if pool.index.is_dense() {
+        let other = records.iter().find(|owner| **owner != pool.slot());
+        assert_eq!(other, None, "owner record of dense pool {:?}", pool.id());
+    } else {
+        *owners += records.len() as u64;
+    }
     counted
+}
+
+/// Checks what the journals name.
+fn check_journals(shared: &Shared, met: &mut [Met]) {
+    let mapping = shared.frames.mapping();
+    for (number, journal) in mapping.journals().iter().enumerate() {
+        for at in 0..journal.count() {
+            let page = journal.get(at);
+            let page = page.unwrap_or_else(|| panic!("line {at} of journal {number}"));
+            let Some(frame) = page.entry.frame() else {
+                continue;
+            };
+            let place = &mut met[frame.0 as usize];
+            assert_eq!(*place, Met::Never, "frame {} is taken twice", frame.0);
+            *place = Met::Taken;
+            let indexed = mapping.entry(frame).is_indexed();
+            assert!(indexed, "taken frame {} can be used again", frame.0);
+        }
+    }
+}
+
+/// Checks the records of guests and pools.
+fn check_records(shared: &Shared, guests: &[Arc<Guest>]) {
+    let mapping = shared.frames.mapping();
+    let live = |state| state == State::Live;
+    for (slot, record) in (0..).zip(mapping.guests()) {
+        let guest = guests.iter().find(|guest| guest.account.slot == slot);
+        assert_eq!(live(record.state()), guest.is_some(), "guest record {slot}");
+        let pools = guest.map_or_else(Vec::new, |guest| guest.pools());
+        let first = slot * tmem_abi::POOLS_MAX;
+        for (at, record) in (first..).zip(&mapping.pools()[first as usize..][..POOLS_MAX]) {
+            let pool = pools.iter().find(|pool| pool.slot() == at);
+            assert_eq!(live(record.state()), pool.is_some(), "pool record {at}");
+            if let Some(pool) = pool {
+                let said = (record.id(), record.spec(), record.serial());
+                let is = (pool.id(), pool.spec(), pool.serial());
+                assert_eq!(said, is, "pool record {at}");
+            }
+        }
+        if let Some(guest) = guest {
+            let said = (record.name(), record.grant(), record.epoch());
+            let is = (
+                Some(guest.name().into()),
+                guest.grant_pages(),
+                guest.epoch(),
+            );
+            assert_eq!(said, is, "guest record {slot}");
+        }
+    }
 }
 
 /// Checks what the frame table says of a frame. Returns its owner record's number.

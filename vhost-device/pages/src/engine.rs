@@ -2,145 +2,199 @@
 //! The engine: one set of frames, and the guests that share it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use thiserror::Error;
 
 use crate::account::Account;
-use crate::frames::{FrameEntry, Frames, OwnerRecord};
+use crate::error::EngineError;
+use crate::files::{Claim, EngineFiles};
+use crate::frames::{FrameEntry, OwnerRecord};
 use crate::guest::{Guest, GuestConfig, GuestError};
 use crate::handle::PAGE_SIZE;
-use crate::pool::POOLS_MAX;
-use crate::shared::{RESERVE_PER_WORKER, Shared};
+use crate::layout::{Counts, Found, MapLayout, RESERVE_PER_WORKER, read_header};
+use crate::limbo::Limbo;
+use crate::pool::Pool;
+use crate::records::{GUEST_NAME_MAX, State};
+use crate::recover::{self, Recovery};
+use crate::shared::Shared;
 use crate::stats::{EngineStats, MemoryReport};
+use crate::sys::Mapping;
 use crate::worker::{Worker, WorkerError};
 
 /// The most workers an engine can have.
 pub const WORKERS_MAX: u16 = 256;
-/// The most guests attached at one time.
+/// The most guests an engine can have.
 pub const GUESTS_MAX: usize = 1024;
 /// The most frames an engine can have: 4 TiB. Leaves room for the reserve in 32 bits.
 pub const FRAMES_MAX: u32 = 1 << 30;
 
-/// Owner records beyond one for each frame: a dense pool has one without a frame, and so has, for a
-/// moment, the part of a sparse object that a worker is flushing.
-const OWNERS_EXTRA: u32 = 1024 * 64 + 256;
-const _: () = assert!(OWNERS_EXTRA as usize == GUESTS_MAX * POOLS_MAX + WORKERS_MAX as usize);
-
-/// Where the frames live.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Backing {
-    /// Anonymous shared memory; gone when the process is.
-    Memfd,
-    /// A file that is made, or emptied, and locked: on tmpfs, hugetlbfs or any other file system.
-    /// There must be room for it: a page that the file system cannot hold ends the process.
-    File(PathBuf),
-}
-
-/// What an engine is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an engine is made of. Files that were made for one configuration serve no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Frames for pages, 4 KiB each, 1 to [`FRAMES_MAX`]. A few for each worker come on top.
+    /// Frames for pages, 4 KiB each, 1 to [`FRAMES_MAX`]. Some for each worker come on top.
     pub frames: u32,
-    /// Where the frames live.
-    pub backing: Backing,
     /// The most workers at one time, 1 to [`WORKERS_MAX`].
     pub workers_max: u16,
-}
-
-/// Why an engine cannot be made.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// The number of frames is out of range.
-    #[error("Cannot make an engine of {frames} frames: choose 1 to {FRAMES_MAX}")]
-    BadFrames {
-        /// Frames asked for.
-        frames: u32,
-    },
-    /// The number of workers is out of range.
-    #[error("Cannot make an engine for {workers_max} workers: choose 1 to {WORKERS_MAX}")]
-    BadWorkers {
-        /// Workers asked for.
-        workers_max: u16,
-    },
-    /// The memory could not be had.
-    #[error(
-        "Cannot map {frames} frames of 4 KiB from {backing:?}: check its room and rights, and that no other engine has it"
-    )]
-    Memory {
-        /// Frames asked for.
-        frames: u32,
-        /// Where they should live.
-        backing: Backing,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The most guests at one time, 1 to [`GUESTS_MAX`]. Each takes address space for its dense
+    /// pools' index: 8 GiB, or for engines above 8 GiB as much as their frames.
+    pub guests_max: u16,
 }
 
 /// One set of frames, and the guests that share it.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) shared: Arc<Shared>,
-    guests: Mutex<BTreeMap<String, Arc<Guest>>>,
+    guests: Mutex<Guests>,
+}
+
+/// Guests, by name.
+#[derive(Debug, Default)]
+struct Guests {
+    attached: BTreeMap<String, Arc<Guest>>,
+    /// Those that were found, and not attached since.
+    unclaimed: BTreeMap<String, Arc<Guest>>,
+}
+
+impl Guests {
+    fn all(&self) -> impl Iterator<Item = &Arc<Guest>> {
+        self.attached.values().chain(self.unclaimed.values())
+    }
 }
 
 impl Engine {
-    /// Makes the frames and their table. Frames take memory when they are first used.
+    /// An engine in anonymous shared memory, which nobody else has: it ends with this process.
     ///
     /// # Errors
-    /// [`EngineError`] if a count is out of range or the memory cannot be had.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a configuration is used once"
-    )]
+    /// As for [`Engine::open`].
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, EngineError> {
-        let EngineConfig {
-            frames,
-            workers_max,
-            ..
-        } = config;
-        if !(1..=FRAMES_MAX).contains(&frames) {
-            return Err(EngineError::BadFrames { frames });
-        }
-        if !(1..=WORKERS_MAX).contains(&workers_max) {
-            return Err(EngineError::BadWorkers { workers_max });
-        }
-        let path: Option<&Path> = match &config.backing {
-            Backing::Memfd => None,
-            Backing::File(path) => Some(path),
-        };
-        let all = frames + u32::from(workers_max) * RESERVE_PER_WORKER;
-        let (arena, owned) =
-            Frames::new(path, all, all + OWNERS_EXTRA).map_err(|source| EngineError::Memory {
-                frames: all,
-                backing: config.backing.clone(),
-                source,
-            })?;
-        Ok(Arc::new(Self {
-            shared: Arc::new(Shared::new(arena, owned, frames, workers_max)),
-            guests: Mutex::default(),
-        }))
+        Ok(Self::open(config, EngineFiles::anonymous()?)?.0)
     }
 
-    /// Lets a guest in, with a promise of `grant_pages` persistent pages.
+    /// Makes an engine in empty files, or goes on with the one that a dead process left in them.
+    /// Frames take memory when they are first used.
     ///
     /// # Errors
-    /// [`GuestError`] if the name is taken, the grants would exceed the frames, or there are
-    /// [`GUESTS_MAX`] guests.
+    /// [`EngineError`] if a count is out of range, the memory cannot be had, or the files are
+    /// something else, of another version, made for other counts, or used by a live process.
+    pub fn open(
+        config: EngineConfig,
+        files: EngineFiles,
+    ) -> Result<(Arc<Self>, Recovery), EngineError> {
+        let counts = Counts::new(&config)?;
+        let claim = Claim::new(&files.map)?;
+        let (layout, fresh) = match read_header(files.map.as_fd())? {
+            Found::Empty => {
+                let layout = MapLayout::new(counts).ok_or(EngineError::TooLarge {
+                    frames: counts.frames,
+                    guests_max: counts.guests,
+                })?;
+                files.make(&layout)?;
+                (layout, true)
+            }
+            Found::Map(layout) => {
+                counts.compare(&layout.counts)?;
+                files.check_frames(&layout)?;
+                (layout, false)
+            }
+        };
+        let memory = |source| EngineError::Memory {
+            frames: counts.all_frames(),
+            guests_max: counts.guests,
+            source,
+        };
+        let huge = files.huge_block()?;
+        let mapping = Mapping::new(files.map, files.frames, layout, huge).map_err(memory)?;
+        let found = if fresh {
+            recover::fresh(mapping)
+        } else {
+            recover::recover(mapping).map_err(memory)?
+        };
+        let report = found.report;
+        Ok((Arc::new(Self::with(found, claim)), report))
+    }
+
+    /// The engine of what was found.
+    fn with(found: recover::Found, claim: Claim) -> Self {
+        let recover::Found {
+            frames,
+            owned,
+            guests,
+            pools,
+            unresolved,
+            ..
+        } = found;
+        let limbo = Limbo::new(frames.mapping().layout().journals, unresolved);
+        let shared = Arc::new(Shared::new(frames, owned, limbo, claim));
+        let mut by_slot = BTreeMap::new();
+        for slot in guests {
+            let record = &shared.frames.mapping().guests()[slot as usize];
+            // No grant exceeded the frames, whose number has not changed.
+            let grant = u32::try_from(record.grant()).unwrap_or(u32::MAX);
+            shared.grants.lock().promised += u64::from(grant);
+            let account = Account::new(slot, grant, u64::from(shared.frames_max));
+            account.set_frozen(record.is_frozen());
+            let name = record.name().unwrap_or_default();
+            by_slot.insert(slot, Guest::new(name, account, &shared));
+        }
+        for pool in pools {
+            let Some(guest) = by_slot.get(&(pool.slot / tmem_abi::POOLS_MAX)) else {
+                continue;
+            };
+            let framed = pool.counts.pages - pool.counts.same_filled;
+            if pool.is_ephemeral() {
+                (guest.account).add_ephemeral(framed, pool.counts.same_filled);
+                shared.add_ephemeral(framed);
+            } else {
+                guest.account.add_persistent(pool.counts.pages);
+            }
+            let pool = Pool::new(pool.slot, pool.index, &pool.counts, &guest.account, &shared);
+            guest.add_pool(&Arc::new(pool));
+        }
+        shared.limit_ephemeral(&shared.grants.lock());
+        let unclaimed = by_slot.into_values();
+        Self {
+            guests: Mutex::new(Guests {
+                attached: BTreeMap::new(),
+                unclaimed: unclaimed
+                    .map(|guest| (guest.name().to_owned(), Arc::new(guest)))
+                    .collect(),
+            }),
+            shared,
+        }
+    }
+
+    /// Lets a guest in, with a promise of `grant_pages` persistent pages. One that was found in the
+    /// files comes with its pools, its epoch and its pages; it may be promised less than before if
+    /// it holds no more.
+    ///
+    /// # Errors
+    /// [`GuestError`] if the name is taken or too long, the grants would exceed the frames, the
+    /// guest holds more than a lower grant, or there are as many guests as there can be.
     pub fn attach_guest(&self, config: GuestConfig) -> Result<Arc<Guest>, GuestError> {
         let GuestConfig { name, grant_pages } = config;
         let mut guests = self.guests.lock();
-        if guests.contains_key(&name) {
+        if name.len() > GUEST_NAME_MAX {
+            return Err(GuestError::BadName { name });
+        }
+        if guests.attached.contains_key(&name) {
             return Err(GuestError::NameTaken { name });
         }
-        if guests.len() >= GUESTS_MAX {
-            let guests = guests.len();
-            return Err(GuestError::TooMany { name, guests });
+        let mut grants = self.shared.grants.lock();
+        if let Some(guest) = guests.unclaimed.get(&name) {
+            let guest = Arc::clone(guest);
+            guest.renew(&mut grants, grant_pages)?;
+            guests.unclaimed.remove(&name);
+            guests.attached.insert(name, Arc::clone(&guest));
+            return Ok(guest);
         }
-        let promised = (self.shared).promise(&mut self.shared.grants.lock(), 0, grant_pages);
+        let mut slots = (0..).zip(self.shared.frames.mapping().guests());
+        let Some((slot, record)) = slots.find(|(_, record)| record.state() == State::Free) else {
+            let guests = guests.all().count();
+            return Err(GuestError::TooMany { name, guests });
+        };
+        let promised = (self.shared).promise(&mut grants, 0, grant_pages);
         // What can be promised fits in 32 bits.
         let (Ok(()), Ok(grant)) = (promised, u32::try_from(grant_pages)) else {
             return Err(GuestError::Overcommitted {
@@ -149,22 +203,29 @@ impl Engine {
                 pages_max: promised.err().unwrap_or(0),
             });
         };
-        let slot = (0..)
-            .find(|slot| guests.values().all(|guest| guest.account.slot != *slot))
-            .unwrap_or(u32::MAX);
+        record.begin(&name, grant);
         let account = Account::new(slot, grant, u64::from(self.shared.frames_max));
         let guest = Arc::new(Guest::new(name.clone(), account, &self.shared));
-        guests.insert(name, Arc::clone(&guest));
+        guests.attached.insert(name, Arc::clone(&guest));
         Ok(guest)
     }
 
-    /// Destroys all pools of a guest and takes its grant back. Returns the pages flushed.
+    /// The guests that were found in the files and have not been attached since, by name. They keep
+    /// their grants until they are attached or detached.
+    #[must_use]
+    pub fn unclaimed(&self) -> Vec<Arc<Guest>> {
+        self.guests.lock().unclaimed.values().cloned().collect()
+    }
+
+    /// Destroys all pools of a guest, attached or unclaimed, and takes its grant back. Returns the
+    /// pages flushed.
     ///
     /// # Errors
     /// [`GuestError::Unknown`] if no guest has this name.
     pub fn detach_guest(&self, name: &str) -> Result<u64, GuestError> {
         let mut guests = self.guests.lock();
-        let Some(guest) = guests.remove(name) else {
+        let attached = guests.attached.remove(name);
+        let Some(guest) = attached.or_else(|| guests.unclaimed.remove(name)) else {
             return Err(GuestError::Unknown { name: name.into() });
         };
         let flushed = guest.detach();
@@ -174,16 +235,21 @@ impl Engine {
         Ok(flushed)
     }
 
-    /// The guest of this name.
+    /// The attached guest of this name.
     #[must_use]
     pub fn guest(&self, name: &str) -> Option<Arc<Guest>> {
-        self.guests.lock().get(name).cloned()
+        self.guests.lock().attached.get(name).cloned()
     }
 
-    /// All guests, by name.
+    /// The attached guests, by name.
     #[must_use]
     pub fn guests(&self) -> Vec<Arc<Guest>> {
-        self.guests.lock().values().cloned().collect()
+        self.guests.lock().attached.values().cloned().collect()
+    }
+
+    /// All guests, attached or not.
+    pub(crate) fn all_guests(&self) -> Vec<Arc<Guest>> {
+        self.guests.lock().all().cloned().collect()
     }
 
     /// A new worker: one for each thread that puts and gets.
@@ -197,9 +263,9 @@ impl Engine {
     /// Counts.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        let guests = self.guests();
+        let guests = self.all_guests();
         let mut stats = EngineStats {
-            guests: guests.len() as u64,
+            guests: self.guests().len() as u64,
             workers: u64::from(self.shared.workers_max)
                 - self.shared.idle_workers.lock().len() as u64,
             frames: u64::from(self.shared.frames_max),
@@ -218,22 +284,24 @@ impl Engine {
     /// Memory by use.
     #[must_use]
     pub fn memory(&self) -> MemoryReport {
-        let layout = self.shared.frames.mapping().layout();
+        let frames = self.shared.frames.mapping().layout().counts.all_frames();
         let (owners, owner_list) = self.shared.frames.owners_used();
         let mut report = MemoryReport {
-            frames_mapped: u64::from(layout.frames) * PAGE_SIZE as u64,
-            frame_table: u64::from(layout.frames) * size_of::<FrameEntry>() as u64,
+            frames_mapped: u64::from(frames) * PAGE_SIZE as u64,
+            frame_table: u64::from(frames) * size_of::<FrameEntry>() as u64,
             owners: owners * size_of::<OwnerRecord>() as u64,
             pools: (size_of::<Shared>() + self.shared.pool_table_bytes()) as u64,
             free_lists: (self.shared.free.bytes() + owner_list) as u64,
             ..MemoryReport::default()
         };
-        for guest in self.guests() {
+        for guest in self.all_guests() {
             report.pools += guest.own_bytes() as u64;
             for pool in guest.pools() {
                 report.frames_used += pool.stats().frames * PAGE_SIZE as u64;
                 report.index += pool.index_bytes() as u64;
                 report.pools += pool.own_bytes() as u64;
+                let dense = u64::from(pool.index.is_dense());
+                report.owners += dense * size_of::<OwnerRecord>() as u64;
             }
         }
         report

@@ -1,38 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The arena: frames, the table that says what each holds, and the owners they belong to.
+//! The frame table, which says what each frame holds, and the owner records it refers to.
 //!
-//! All of it lies in one shared-memory file, so that whoever opens the file finds every page:
-//!
-//! ```text
-//! offset      bytes           what
-//! 0           4096            header: magic "TMEMFRMS", version, counts and offsets (little-endian)
-//! owners_at   32 × owners     owner records: guest and pool slot, object id
-//! table_at    24 × frames     frame table: owner, index, ticket and state, checksum, generation
-//! frames_at   4096 × frames   the pages; aligned to 2 MiB
-//! ```
-//! A frame holds a page if [`INDEXED`](crate::sys::INDEXED) is set in its state. Which guest and
-//! pool a slot stands for is for the engine's user to remember: they are few and seldom change.
+//! A frame holds a page if [`INDEXED`](crate::sys) is set in its state and an index entry
+//! names it. For a dense pool that entry lies in the map too. For a sparse pool it does not, and
+//! the table alone tells where the frame belongs: so a frame that leaves a sparse index is
+//! [disowned](Frames::disown) under the lock that it leaves under.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, MemfdFlags, flock, fstatfs, ftruncate, memfd_create};
 
-use crate::handle::{ObjectId, PAGE_SIZE, PageBytes, PageIndex, Ticket};
-use crate::sys::{Mapping, OwnedFrame};
-
-/// Bytes of the file's header.
-pub(crate) const HEADER_BYTES: usize = 4096;
-/// Version of the file's layout.
-const LAYOUT_VERSION: u32 = 1;
-/// The frames begin at a multiple of this, so that huge pages fit.
-const HUGE_BYTES: usize = 2 << 20;
-/// What `statfs` calls hugetlbfs.
-const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+use crate::handle::{ObjectId, PageBytes, PageIndex, Ticket};
+use crate::kept::{Kept32, Kept64};
+use crate::sys::{INDEXED, Mapping, OwnedFrame};
 
 /// Bit of [`FrameEntry::state`]: the page may be evicted. The ticket is in the bits below.
 pub(crate) const EPHEMERAL: u64 = 1 << 52;
@@ -40,30 +20,36 @@ pub(crate) const EPHEMERAL: u64 = 1 << 52;
 pub(crate) const REFERENCED: u64 = 1 << 53;
 const _: () = assert!(Ticket::LIMIT == EPHEMERAL);
 
-/// A frame's number in its arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A frame's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FrameNo(pub(crate) u32);
 
-/// An owner record's number.
+/// An owner record's number. A dense pool's is its slot, and those beyond the slots are of parts of
+/// sparse objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OwnerNo(pub(crate) u32);
 
+impl OwnerNo {
+    /// The owner of a frame that has left a sparse pool.
+    pub(crate) const NOBODY: Self = Self(u32::MAX);
+}
+
 /// What one frame holds. Written by the frame's owner before it publishes the frame; only the state
-/// changes after that.
+/// changes after that, and the owner of a page that leaves a sparse pool.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct FrameEntry {
     /// The owner record of the page's object.
-    pub(crate) owner: AtomicU32,
+    pub(crate) owner: Kept32,
     /// The page's index in its object.
-    pub(crate) index: AtomicU32,
+    pub(crate) index: Kept32,
     /// Ticket (52 bits), [`EPHEMERAL`], [`REFERENCED`], and what `sys.rs` counts above.
-    pub(crate) state: AtomicU64,
+    pub(crate) state: Kept64,
     /// CRC-32/ISCSI of the bytes.
-    pub(crate) checksum: AtomicU32,
+    pub(crate) checksum: Kept32,
     /// Of two frames that hold the same page, the one with the higher generation is the newer: a put
     /// over a framed page writes the old frame's generation plus one, before it gives that one up.
-    pub(crate) generation: AtomicU32,
+    pub(crate) generation: Kept32,
 }
 
 impl FrameEntry {
@@ -71,6 +57,16 @@ impl FrameEntry {
     #[inline]
     pub(crate) fn ticket(&self) -> u64 {
         self.state.load(Ordering::Relaxed) & (Ticket::LIMIT - 1)
+    }
+
+    /// The index has, or had, the frame.
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & INDEXED != 0
+    }
+
+    /// The page may be evicted.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & EPHEMERAL != 0
     }
 
     /// Tells the clock that the page is in use.
@@ -88,11 +84,11 @@ impl FrameEntry {
 #[repr(C)]
 pub(crate) struct OwnerRecord {
     /// The guest's slot.
-    pub(crate) guest: AtomicU32,
+    pub(crate) guest: Kept32,
     /// The pool's slot.
-    pub(crate) pool: AtomicU32,
+    pub(crate) pool: Kept32,
     /// The object.
-    object: [AtomicU64; 3],
+    object: [Kept64; 3],
 }
 
 impl OwnerRecord {
@@ -108,53 +104,6 @@ impl OwnerRecord {
 
 const _: () = assert!(size_of::<FrameEntry>() == 24 && size_of::<OwnerRecord>() == 32);
 
-/// Where things are in the file; offsets and sizes in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ArenaLayout {
-    pub(crate) owners: u32,
-    pub(crate) frames: u32,
-    pub(crate) owners_at: usize,
-    pub(crate) table_at: usize,
-    pub(crate) frames_at: usize,
-    pub(crate) bytes: usize,
-}
-
-impl ArenaLayout {
-    /// Lays out a file whose length is a multiple of `block` bytes.
-    pub(crate) fn new(frames: u32, owners: u32, block: usize) -> Self {
-        let owners_at = HEADER_BYTES;
-        let table_at = owners_at + owners as usize * size_of::<OwnerRecord>();
-        let table_end = table_at + frames as usize * size_of::<FrameEntry>();
-        let frames_at = table_end.next_multiple_of(HUGE_BYTES);
-        let bytes = (frames_at + frames as usize * PAGE_SIZE).next_multiple_of(block);
-        Self {
-            owners,
-            frames,
-            owners_at,
-            table_at,
-            frames_at,
-            bytes,
-        }
-    }
-
-    fn header(&self) -> [u8; HEADER_BYTES] {
-        let mut header = [0; HEADER_BYTES];
-        header[..8].copy_from_slice(b"TMEMFRMS");
-        header[8..12].copy_from_slice(&LAYOUT_VERSION.to_le_bytes());
-        header[12..16].copy_from_slice(&self.owners.to_le_bytes());
-        header[16..20].copy_from_slice(&self.frames.to_le_bytes());
-        for (at, offset) in [
-            (24, self.owners_at),
-            (32, self.table_at),
-            (40, self.frames_at),
-            (48, self.bytes),
-        ] {
-            header[at..at + 8].copy_from_slice(&(offset as u64).to_le_bytes());
-        }
-        header
-    }
-}
-
 /// A page that is in a frame already, and not yet in the index.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -165,15 +114,32 @@ pub(crate) struct Prepared {
 }
 
 /// Owner records that are not in use.
-#[derive(Debug, Default)]
-struct FreeOwners {
+#[derive(Debug)]
+pub(crate) struct FreeOwners {
     /// Records from here on were never used.
     fresh: u32,
     /// Records below `fresh` that are free.
     returned: Vec<u32>,
 }
 
-/// The arena.
+impl FreeOwners {
+    /// All but those that `used` names, of the records from `first` on.
+    pub(crate) fn new(first: u32, used: &[bool]) -> Self {
+        let end = used
+            .iter()
+            .rposition(|used| *used)
+            .map_or(0, |last| last + 1);
+        let numbers = (first..).zip(&used[..end]);
+        Self {
+            fresh: numbers.clone().last().map_or(first, |(last, _)| last + 1),
+            returned: (numbers.filter(|(_, used)| !**used))
+                .map(|(number, _)| number)
+                .collect(),
+        }
+    }
+}
+
+/// The frames and their table.
 #[derive(Debug)]
 pub(crate) struct Frames {
     mapping: Mapping,
@@ -181,50 +147,29 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Maps an arena in anonymous shared memory, or in the file at `path`, which is emptied first.
-    pub(crate) fn new(
-        path: Option<&Path>,
-        frames: u32,
-        owners: u32,
-    ) -> io::Result<(Self, Vec<OwnedFrame>)> {
-        let file: OwnedFd = match path {
-            None => memfd_create("tmem-frames", MemfdFlags::CLOEXEC)?,
-            Some(path) => {
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .open(path)?;
-                // Emptying a file that another engine has mapped would kill that engine.
-                flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-                file.into()
-            }
-        };
-        let stat = fstatfs(&file)?;
-        let huge = u64::try_from(stat.f_type).is_ok_and(|kind| kind == HUGETLBFS_MAGIC);
-        let block = if huge {
-            usize::try_from(stat.f_bsize).map_err(io::Error::other)?
-        } else {
-            PAGE_SIZE
-        };
-        let layout = ArenaLayout::new(frames, owners, block);
-        ftruncate(&file, 0)?;
-        ftruncate(&file, layout.bytes as u64)?;
-        // Without a reservation, the first touch of a huge page that is not there kills the process.
-        let (mut mapping, owned) = Mapping::new(file, layout, huge)?;
-        mapping.write_header(&layout.header());
-        let free_owners = Mutex::default();
-        Ok((
-            Self {
-                mapping,
-                free_owners,
-            },
-            owned,
-        ))
+    /// The frames of a mapping, all of them in nobody's hands, with all owner records free.
+    pub(crate) fn new(mapping: Mapping) -> Self {
+        let owners = FreeOwners::new(mapping.layout().counts.slots(), &[]);
+        Self {
+            mapping,
+            free_owners: Mutex::new(owners),
+        }
     }
 
-    /// The mapped file.
+    /// Hands out the frames that `used` does not name, or all where nothing was ever used, and says
+    /// how many of them were in use. The owner records that are free are `owners`.
+    pub(crate) fn settle(
+        &mut self,
+        used: Option<&[bool]>,
+        owners: Option<FreeOwners>,
+    ) -> (Vec<OwnedFrame>, u64) {
+        if let Some(owners) = owners {
+            *self.free_owners.get_mut() = owners;
+        }
+        self.mapping.settle(used)
+    }
+
+    /// The mapped files.
     #[inline]
     pub(crate) fn mapping(&self) -> &Mapping {
         &self.mapping
@@ -260,23 +205,47 @@ impl Frames {
         &self.mapping.owners()[owner.0 as usize]
     }
 
-    /// Makes an owner record. There is one for each dense pool, and one for each part of a sparse
-    /// object that has a frame, so the records cannot run out before the frames do.
-    pub(crate) fn add_owner(&self, guest: u32, pool: u32, object: ObjectId) -> OwnerNo {
-        let number = {
-            let mut free = self.free_owners.lock();
-            free.returned.pop().unwrap_or_else(|| {
-                free.fresh += 1;
-                free.fresh - 1
-            })
-        };
-        let record = &self.mapping.owners()[number as usize];
+    /// Of two frames that hold the same page, whether `one` is the newer.
+    pub(crate) fn is_newer(&self, one: FrameNo, other: FrameNo) -> bool {
+        let [one, other] = [one, other].map(|frame| {
+            let entry = self.mapping.entry(frame);
+            (entry.ticket(), entry.generation.load(Ordering::Relaxed))
+        });
+        // Generations wrap; two frames of a page are one apart.
+        let ahead = one.1.wrapping_sub(other.1);
+        one.0 > other.0 || (one.0 == other.0 && ahead < u32::MAX / 2)
+    }
+
+    /// Says that a frame has left the index of a sparse pool, before its owner record stands for
+    /// anything else. Happens under the lock of its index entry.
+    #[inline]
+    pub(crate) fn disown(&self, frame: FrameNo) {
+        let owner = &self.mapping.entry(frame).owner;
+        owner.store(OwnerNo::NOBODY.0, Ordering::Release);
+    }
+
+    /// Writes an owner record that no frame names.
+    pub(crate) fn set_owner(&self, owner: OwnerNo, guest: u32, pool: u32, object: ObjectId) {
+        let record = self.owner(owner);
         record.guest.store(guest, Ordering::Relaxed);
         record.pool.store(pool, Ordering::Relaxed);
         for (word, value) in record.object.iter().zip(object.0) {
             word.store(value, Ordering::Relaxed);
         }
-        OwnerNo(number)
+    }
+
+    /// Makes an owner record for a part of a sparse object. Each part that has one has a frame, so
+    /// the records cannot run out before the frames do.
+    pub(crate) fn add_owner(&self, guest: u32, pool: u32, object: ObjectId) -> OwnerNo {
+        let owner = OwnerNo({
+            let mut free = self.free_owners.lock();
+            free.returned.pop().unwrap_or_else(|| {
+                free.fresh += 1;
+                free.fresh - 1
+            })
+        });
+        self.set_owner(owner, guest, pool, object);
+        owner
     }
 
     /// Gives an owner record back. No frame names it any more.
@@ -284,58 +253,45 @@ impl Frames {
         self.free_owners.lock().returned.push(owner.0);
     }
 
-    /// Owner records in use, and the bytes of the list of free ones.
+    /// Owner records of parts in use, and the bytes of the list of free ones.
     pub(crate) fn owners_used(&self) -> (u64, usize) {
         let free = self.free_owners.lock();
+        let first = u64::from(self.mapping.layout().counts.slots());
         let returned = free.returned.len() as u64;
         (
-            u64::from(free.fresh) - returned,
+            u64::from(free.fresh) - first - returned,
             free.returned.capacity() * size_of::<u32>(),
         )
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::files::EngineFiles;
+    use crate::handle::PAGE_SIZE;
+    use crate::layout::{Counts, MapLayout};
 
-    #[test]
-    fn layout_keeps_the_parts_apart_and_aligned() {
-        for (frames, owners, block) in [(1, 1, 4096), (1000, 70_000, 4096), (5, 9, 2 << 20)] {
-            let layout = ArenaLayout::new(frames, owners, block);
-            assert!(layout.owners_at >= HEADER_BYTES && layout.owners_at.is_multiple_of(8));
-            assert!(layout.table_at >= layout.owners_at + 32 * owners as usize);
-            assert!(layout.frames_at >= layout.table_at + 24 * frames as usize);
-            assert!(layout.frames_at.is_multiple_of(HUGE_BYTES));
-            assert!(layout.bytes >= layout.frames_at + PAGE_SIZE * frames as usize);
-            assert!(layout.bytes.is_multiple_of(block));
-        }
-    }
-
-    #[test]
-    fn file_begins_with_its_header() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("frames");
-        let (frames, owned) = Frames::new(Some(&path), 3, 5).unwrap();
-        assert_eq!(owned.len(), 3);
-        let bytes = std::fs::read(&path).unwrap();
-        assert_eq!(bytes.len(), frames.mapping().layout().bytes);
-        assert_eq!(&bytes[..8], b"TMEMFRMS");
-        assert_eq!(bytes[8..12], 1_u32.to_le_bytes());
-        assert_eq!(bytes[16..20], 3_u32.to_le_bytes());
-    }
-
-    #[test]
-    fn file_in_use_by_another_engine_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("frames");
-        let (_frames, _owned) = Frames::new(Some(&path), 3, 5).unwrap();
-        assert!(Frames::new(Some(&path), 3, 5).is_err());
+    /// Frames in anonymous memory, all of them free.
+    pub(crate) fn frames(frames: u32) -> (Frames, Vec<OwnedFrame>) {
+        let counts = Counts {
+            frames,
+            workers: 1,
+            guests: 1,
+        };
+        let layout = MapLayout::new(counts).unwrap();
+        let files = EngineFiles::anonymous().unwrap();
+        files.make(&layout).unwrap();
+        let mapping = Mapping::new(files.map, files.frames, layout, None).unwrap();
+        let mut arena = Frames::new(mapping);
+        let (mut owned, _) = arena.settle(None, None);
+        owned.drain(..owned.len() - frames as usize);
+        (arena, owned)
     }
 
     #[test]
     fn owner_records_are_used_again() {
-        let (frames, _owned) = Frames::new(None, 2, 4).unwrap();
+        let (frames, _owned) = frames(2);
         let a = frames.add_owner(1, 2, ObjectId([3, 4, 5]));
         let b = frames.add_owner(1, 2, ObjectId([6, 7, 8]));
         assert_ne!(a, b);
@@ -343,6 +299,14 @@ mod tests {
         frames.remove_owner(a);
         assert_eq!(frames.owners_used().0, 1);
         assert_eq!(frames.add_owner(0, 0, ObjectId::ZERO), a);
+    }
+
+    #[test]
+    fn owner_records_that_are_named_are_not_given_out() {
+        let FreeOwners { fresh, returned } =
+            FreeOwners::new(64, &[false, true, false, true, false]);
+        assert_eq!((fresh, returned), (68, vec![64, 66]));
+        assert_eq!(FreeOwners::new(64, &[false; 9]).fresh, 64);
     }
 
     fn prepared(frame: OwnedFrame) -> Prepared {
@@ -356,7 +320,7 @@ mod tests {
 
     #[test]
     fn frame_retired_while_pinned_goes_to_the_last_reader() {
-        let (frames, mut owned) = Frames::new(None, 2, 1).unwrap();
+        let (frames, mut owned) = frames(2);
         let mut frame = owned.pop().unwrap();
         frames.owned_page(&mut frame).fill(7);
         let number = frames.publish(prepared(frame), OwnerNo(0), PageIndex(0), 0);
@@ -377,7 +341,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "left the index twice")]
     fn frame_leaves_the_index_once() {
-        let (frames, mut owned) = Frames::new(None, 1, 1).unwrap();
+        let (frames, mut owned) = frames(1);
         let number = frames.publish(prepared(owned.pop().unwrap()), OwnerNo(0), PageIndex(0), 0);
         let first = frames.mapping().retire(number);
         assert!(first.is_some());

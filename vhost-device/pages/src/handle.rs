@@ -35,6 +35,8 @@ pub struct Ticket(u64);
 impl Ticket {
     /// Tickets are below this, so that one fits beside a tag and a byte in an index entry.
     pub const LIMIT: u64 = tmem_abi::TICKET_LIMIT;
+    /// The oldest ticket there can be.
+    pub const MIN: Self = Self(0);
     /// The newest ticket there can be: a flush with it spares no page.
     pub const MAX: Self = Self(Self::LIMIT - 1);
 

@@ -5,15 +5,15 @@
 //! in [`Pool`]s, under an object and an index, and [`Worker`]s carry them in and out:
 //!
 //! ```text
-//!  Engine ─┬─ Guest "a" ─── account: grant, pages held, frozen
-//!          │    ├─ Pool 0 ─ dense index ──┐   a word for each page: nothing,
-//!          │    └─ Pool 1 ─ sparse index ─┤   one byte repeated, or a frame's number
-//!          ├─ Guest "b" …                 ▼
-//!          └─ shared ─┬─ arena:  frame table  ▏▏▏▏▏▏▏▏▏  24 bytes: owner, index, ticket, checksum
-//!                     │          frames       ▇▇▇▇▇▇▇▇▇  4096 bytes
-//!                     └─ free frames: a shared list, and a bundle for each worker
-//!                                         ▲
-//!  thread 1 ── Worker ── bundle, a frame in hand
+//!  heap, gone with the process                  files, which outlive it
+//!
+//!  Engine ─┬─ Guest "a" ─ account               map:  guest records    name, grant, epoch, frozen
+//!          │    ├─ Pool 0 ─ markers, locks ───▶       dense words ──┐  nothing, a byte, a frame
+//!          │    └─ Pool 1 ─ sparse index ──────┐      pool records  │
+//!          ├─ Guest "b" …                      ├───▶  frame table ◀─┘  24 bytes: owner, index,
+//!          └─ shared ── free frames            │      owner records      ticket, checksum
+//!                       limbo                  │      journals         exclusive gets under way
+//!  thread 1 ── Worker ── bundle, frame in hand └─▶ frames: ▇▇▇▇▇▇▇▇▇  4096 bytes each
 //!  thread 2 ── Worker ── …
 //! ```
 //!
@@ -32,6 +32,12 @@
 //!   from its arrival, which is verified before it is delivered.
 //! - A put or a flush with a ticket older than the page's leaves the page alone, so requests may be
 //!   replayed and may overtake each other.
+//! - The process may be killed between any two instructions. Whoever opens the same two files next
+//!   finds every page that was acknowledged and nothing that was flushed; of a request that was under
+//!   way all or nothing (a flush of many pages: of each page). What outlives a kill does not outlive
+//!   the host: the files are memory.
+//! - Pages that an exclusive get has delivered are gone only once its caller says that they arrived,
+//!   if it asks for that: [`Worker::take`].
 //!
 //! # How a put travels
 //! The worker takes the frame in its hand, or one of its bundle, of the shared list, of another
@@ -45,22 +51,30 @@
 //! a shard's lock). No lock is held while the checksum is verified and the sink takes the bytes; a
 //! frame that a put replaces meanwhile is freed by whoever unpins it last.
 //!
+//! # How an engine comes back
+//! [`Engine::open`] reads the map: dense words are the truth, and each must agree with its frame's
+//! table entry; the index of sparse pools is made anew from the table. All else is free. Guests wait,
+//! with their pools, to be [attached](Engine::attach_guest) again, and their exclusive gets that were
+//! cut short to be [resolved](Guest::resolve) by what the rings say. `recover/mod.rs` says why that is
+//! right for a kill at any place. Not kept: counts of what was done, and where the clock's hand was.
+//!
 //! # Which thread owns what
 //! A [`Worker`] belongs to one thread. Everything else is shared and may be called from any thread.
 //! Locks, in the order in which they may nest: the guests' list, the sum of grants, a guest's control
-//! state, its list of pools, the table of pools, a lock of an index, the free owner records or
-//! one list of free frames. No index lock is held while a frame is looked for. Eviction goes against this order, from a frame to its index word, and so only tries the lock.
+//! state, the counters of nobody, its list of pools, the table of pools, a lock of an index, the free
+//! owner records or one list of free frames. No index lock is held while a frame is looked for.
+//! Eviction goes against this order, from a frame to its index word, and so only tries the lock.
 //!
 //! # Where to start reading
 //! `worker/put.rs` and `worker/get.rs`, then `index/mod.rs` and `sys.rs`; `check.rs` lists what is
-//! always true.
+//! always true. For what outlives a process: `layout.rs`, `recover/mod.rs`, `journal.rs`.
 //!
 //! # Example
 //! ```
 //! use tmem_pages::*;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let engine = Engine::new(EngineConfig { frames: 64, backing: Backing::Memfd, workers_max: 1 })?;
+//! let engine = Engine::new(EngineConfig { frames: 64, workers_max: 1, guests_max: 1 })?;
 //! let guest = engine.attach_guest(GuestConfig { name: "vm1".into(), grant_pages: 32 })?;
 //! let swap = PoolSpec { kind: PoolKind::Persistent, layout: Layout::Dense { pages: 1024 } };
 //! let pool = guest.create_pool(PoolId(0), swap)?;
@@ -81,17 +95,32 @@
 //! ```
 #![deny(unsafe_code)]
 
+// Files that tests share name the crate as those outside do.
+#[cfg(test)]
+extern crate self as tmem_pages;
+
 mod account;
 mod bundle;
 mod check;
 mod checksum;
 mod counters;
+#[cfg(test)]
+mod crash_tests;
 mod engine;
+mod error;
+mod files;
 mod frames;
 mod guest;
 mod handle;
 mod index;
+mod journal;
+mod kept;
+mod layout;
+mod leaves;
+mod limbo;
 mod pool;
+mod records;
+mod recover;
 mod shared;
 mod stats;
 #[expect(
@@ -101,13 +130,18 @@ mod stats;
 mod sys;
 mod worker;
 
-pub use engine::{Backing, Engine, EngineConfig, EngineError, FRAMES_MAX, GUESTS_MAX, WORKERS_MAX};
+pub use engine::{Engine, EngineConfig, FRAMES_MAX, GUESTS_MAX, WORKERS_MAX};
+pub use error::EngineError;
+pub use files::EngineFiles;
 pub use guest::{EpochOutcome, Guest, GuestConfig, GuestError};
 pub use handle::{
     CopyFault, Epoch, ObjectId, PAGE_SIZE, PageBytes, PageIndex, PageSink, PageSource, PoolId,
     Ticket,
 };
+pub use journal::TAKE_PAGES_MAX;
 pub use pool::{Layout, POOLS_MAX, Pool, PoolError, PoolKind, PoolSpec};
+pub use records::GUEST_NAME_MAX;
+pub use recover::Recovery;
 pub use stats::{EngineStats, GuestStats, MemoryReport, PoolStats};
 pub use sys::prefetch_for_write;
 pub use worker::{FlushResult, GetMode, GetResult, PutResult, Worker, WorkerError};

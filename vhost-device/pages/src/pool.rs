@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::account::Account;
 use crate::counters::Counters;
 use crate::handle::PoolId;
-use crate::index::{Entry, Index, LEAF_WORDS, Slots};
+use crate::index::{Entry, Index, IndexCounts, LEAF_WORDS};
 use crate::shared::{Removed, Shared};
 use crate::stats::PoolStats;
 
@@ -105,7 +105,8 @@ pub enum PoolError {
 pub struct Pool {
     id: PoolId,
     spec: PoolSpec,
-    slots: Slots,
+    slot: u32,
+    serial: u32,
     pub(crate) index: Index,
     pub(crate) counters: Counters,
     pub(crate) account: Arc<Account>,
@@ -113,27 +114,34 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool in slot `slot`.
+    /// The pool of a live record, with an index that holds what `counts` says.
     pub(crate) fn new(
-        id: PoolId,
-        spec: PoolSpec,
         slot: u32,
+        index: Index,
+        counts: &IndexCounts,
         account: &Arc<Account>,
         shared: &Arc<Shared>,
     ) -> Self {
-        let slots = Slots {
-            guest: account.slot,
-            pool: slot,
-        };
+        let record = &shared.frames.mapping().pools()[slot as usize];
+        let counters = Counters::new(shared.workers_max);
+        let found = counters.stripe(shared.workers_max);
+        found.pages_in(counts.pages, counts.same_filled);
+        found.saw(counts.ticket_high);
         Self {
-            id,
-            spec,
-            slots,
-            index: Index::new(spec.layout, slots, &shared.frames),
-            counters: Counters::new(shared.workers_max),
+            id: record.id(),
+            spec: record.spec(),
+            slot,
+            serial: record.serial(),
+            index,
+            counters,
             account: Arc::clone(account),
             shared: Arc::clone(shared),
         }
+    }
+
+    /// Which of the pools that its slot has had.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial
     }
 
     /// The pool's id.
@@ -160,9 +168,9 @@ impl Pool {
         self.counters.sum()
     }
 
-    /// The slot, as it stands in owner records.
+    /// The slot: the number of its record in the map.
     pub(crate) fn slot(&self) -> u32 {
-        self.slots.pool
+        self.slot
     }
 
     #[inline]
@@ -174,31 +182,59 @@ impl Pool {
     /// its entry: a put of the same page that comes next finds the grant as if it came alone.
     #[inline]
     pub(crate) fn leave(&self, entry: Entry) {
-        if !self.is_ephemeral() && !entry.is_empty() {
+        if !self.is_ephemeral() && entry.is_page() {
             self.account.leave_persistent();
         }
+    }
+
+    /// Counts a page that was taken and is put back, whether or not the grant has room for it: a put
+    /// may have come in between, and the page was promised as well. Called under the lock of its
+    /// entry.
+    pub(crate) fn come_back(&self, entry: Entry) {
+        match entry {
+            _ if !self.is_ephemeral() => self.account.add_persistent(1),
+            Entry::Frame(_) => {
+                self.account.add_ephemeral(1, 0);
+                self.shared.add_ephemeral(1);
+            }
+            _ => self.account.add_ephemeral(0, 1),
+        }
+    }
+
+    /// A page of one repeated byte takes an index entry alone. Not where the index of a page that
+    /// must not be lost is on the heap: there it takes a frame, whose table entry outlives the
+    /// process.
+    #[inline]
+    pub(crate) fn takes_same_filled(&self) -> bool {
+        self.index.is_dense() || self.is_ephemeral()
     }
 
     /// Takes no more puts, flushes everything, and gives all frames back. Returns the pages flushed;
     /// 0 the second time.
     pub(crate) fn destroy(&self) -> u64 {
-        if !self.index.close() {
+        let shared = &*self.shared;
+        let record = &shared.frames.mapping().pools()[self.slot as usize];
+        // Called with the guest's control state locked, so nobody else ends this pool, nor has its
+        // record before it is cleared.
+        if self.index.is_closed() {
             return 0;
         }
-        let shared = &*self.shared;
+        record.end();
+        self.index.close();
         let mut removed = Removed::default();
         let mut freed = Vec::new();
         self.index
-            .clear_all(&shared.frames, &mut |_| false, &mut |entry| {
+            .clear_all(&shared.frames, true, &mut |_| false, &mut |entry| {
                 self.leave(entry);
                 removed.take_many(shared, entry, &mut freed);
             });
         self.index.release(&shared.frames);
         shared.free.give_all(&mut freed);
-        // No worker has this number; only the first one to close the index comes here.
+        let _nobody = shared.nobody.lock();
         let nobody = shared.workers_max;
         removed.settle(shared, self, nobody);
         self.counters.stripe(nobody).add_flushes(removed.pages());
+        record.clear();
         removed.pages()
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What guests, pools and workers of one engine share: the arena, its free frames, and who may have
+//! What guests, pools and workers of one engine share: the frames, which of them are free, and who may have
 //! how many of them. Here a frame is found, by eviction of an ephemeral page if need be.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -9,19 +9,16 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::account::add_below;
 use crate::bundle::FreeFrames;
+use crate::files::Claim;
 use crate::frames::{EPHEMERAL, FrameNo, Frames, OwnerNo, REFERENCED};
 use crate::handle::PageIndex;
 use crate::index::Entry;
+use crate::limbo::Limbo;
 use crate::pool::Pool;
 use crate::sys::{INDEXED, OwnedFrame};
 
 /// Frames that a flush of many pages collects before it gives them back.
 pub(crate) const FLUSH_BULK: u32 = 32;
-
-/// Frames beyond the configured ones, for each worker: one in hand, one that a put replaced, one
-/// that a get holds after it left the index, one to be found, and those that a flush collects. A
-/// page leaves its guest's account before its frame is free, so these are promised once more.
-pub(crate) const RESERVE_PER_WORKER: u32 = 4 + FLUSH_BULK;
 
 /// Frame table entries that the search for a page of the same guest looks at (some 50 µs).
 const OWN_SEARCH_MAX: u32 = 16_384;
@@ -48,12 +45,18 @@ pub(crate) struct Shared {
     /// Worker numbers that are not in use.
     pub(crate) idle_workers: Mutex<Vec<u16>>,
     pub(crate) grants: Mutex<Grants>,
+    /// Exclusive gets without an end.
+    pub(crate) limbo: Limbo,
+    /// Held by whoever counts as nobody's worker, under the number `workers_max`.
+    pub(crate) nobody: Mutex<()>,
     /// Pools by slot. Weak, for a pool belongs to its guest.
     pools: RwLock<Vec<Weak<Pool>>>,
     ephemeral: AtomicU64,
     ephemeral_max: AtomicU64,
     /// Where the clock's hand is in the frame table.
     hand: AtomicU32,
+    /// The last to go: the files are this engine's until they are unmapped.
+    _claim: Claim,
 }
 
 /// What an eviction brought.
@@ -68,24 +71,23 @@ pub(crate) enum Evicted {
 }
 
 impl Shared {
-    /// Shares `frames`, all of them free.
-    pub(crate) fn new(
-        frames: Frames,
-        owned: Vec<OwnedFrame>,
-        frames_max: u32,
-        workers_max: u16,
-    ) -> Self {
+    /// Shares `frames`, of which `owned` are free.
+    pub(crate) fn new(frames: Frames, owned: Vec<OwnedFrame>, limbo: Limbo, claim: Claim) -> Self {
+        let counts = frames.mapping().layout().counts;
         Self {
             frames,
-            free: FreeFrames::new(owned, workers_max),
-            frames_max,
-            workers_max,
-            idle_workers: Mutex::new((0..workers_max).rev().collect()),
+            free: FreeFrames::new(owned, counts.workers),
+            frames_max: counts.frames,
+            workers_max: counts.workers,
+            idle_workers: Mutex::new((0..counts.workers).rev().collect()),
             grants: Mutex::new(Grants { promised: 0 }),
+            limbo,
+            nobody: Mutex::new(()),
             pools: RwLock::default(),
             ephemeral: AtomicU64::new(0),
-            ephemeral_max: AtomicU64::new(u64::from(frames_max)),
+            ephemeral_max: AtomicU64::new(u64::from(counts.frames)),
             hand: AtomicU32::new(0),
+            _claim: claim,
         }
     }
 
@@ -93,29 +95,29 @@ impl Shared {
     /// how many pages could be promised.
     pub(crate) fn promise(&self, grants: &mut Grants, before: u64, after: u64) -> Result<(), u64> {
         let others = grants.promised - before;
-        let most = u64::from(self.frames_max) - others;
+        let most = u64::from(self.frames_max).saturating_sub(others);
         if after > most {
             return Err(most);
         }
         grants.promised = others + after;
-        let rest = u64::from(self.frames_max) - grants.promised;
-        self.ephemeral_max.store(rest, Ordering::Relaxed);
+        self.limit_ephemeral(grants);
         Ok(())
     }
 
-    /// Gives a pool a slot: `make` gets its number.
-    pub(crate) fn add_pool(&self, make: impl FnOnce(u32) -> Pool) -> Arc<Pool> {
+    /// Leaves to ephemeral pages the frames that are promised to nobody.
+    pub(crate) fn limit_ephemeral(&self, grants: &Grants) {
+        let rest = u64::from(self.frames_max).saturating_sub(grants.promised);
+        self.ephemeral_max.store(rest, Ordering::Relaxed);
+    }
+
+    /// Makes a pool known by its slot.
+    pub(crate) fn add_pool(&self, pool: &Arc<Pool>) {
+        let slot = pool.slot() as usize;
         let mut pools = self.pools.write();
-        let free = pools.iter().position(|pool| pool.strong_count() == 0);
-        let slot = free.unwrap_or(pools.len());
-        // At most GUESTS_MAX × POOLS_MAX pools.
-        let pool = Arc::new(make(u32::try_from(slot).unwrap_or(u32::MAX)));
-        if slot == pools.len() {
-            pools.push(Arc::downgrade(&pool));
-        } else {
-            pools[slot] = Arc::downgrade(&pool);
+        if pools.len() <= slot {
+            pools.resize_with(slot + 1, Weak::new);
         }
-        pool
+        pools[slot] = Arc::downgrade(pool);
     }
 
     /// The pool in this slot.
@@ -150,7 +152,12 @@ impl Shared {
         add_below(&self.ephemeral, self.ephemeral_max.load(Ordering::Relaxed))
     }
 
-    /// Counts ephemeral pages off, whose frames are free.
+    /// Counts ephemeral pages that are there, whether or not there may be so many.
+    pub(crate) fn add_ephemeral(&self, frames: u64) {
+        self.ephemeral.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Counts ephemeral pages off, whose frames are free or taken.
     pub(crate) fn leave_ephemeral(&self, frames: u64) {
         self.ephemeral.fetch_sub(frames, Ordering::Relaxed);
     }
@@ -170,7 +177,7 @@ impl Shared {
             return Evicted::Nothing;
         }
         let entries = self.frames.mapping().entries();
-        let all = self.frames.mapping().layout().frames;
+        let all = self.frames.mapping().layout().counts.all_frames();
         // Twice round: once to take the second chances away, once to evict.
         let twice = all.saturating_mul(2);
         let steps = guest.map_or(twice, |_| twice.min(OWN_SEARCH_MAX));
@@ -183,6 +190,9 @@ impl Shared {
                 continue;
             }
             let owner = OwnerNo(entry.owner.load(Ordering::Relaxed));
+            if owner == OwnerNo::NOBODY {
+                continue;
+            }
             let of = self.frames.owner(owner).guest.load(Ordering::Relaxed);
             if guest.is_some_and(|guest| guest != of) {
                 continue;
@@ -206,9 +216,11 @@ impl Shared {
     fn evict_frame(&self, worker: u16, frame: FrameNo) -> Evicted {
         let entry = self.frames.mapping().entry(frame);
         let index = PageIndex(entry.index.load(Ordering::Relaxed));
-        let owner = self
-            .frames
-            .owner(OwnerNo(entry.owner.load(Ordering::Relaxed)));
+        let owner = OwnerNo(entry.owner.load(Ordering::Relaxed));
+        if owner == OwnerNo::NOBODY {
+            return Evicted::Nothing;
+        }
+        let owner = self.frames.owner(owner);
         let Some(pool) = self.pool(owner.pool.load(Ordering::Relaxed)) else {
             return Evicted::Nothing;
         };
@@ -234,16 +246,21 @@ impl Removed {
     /// Counts an entry that is no longer in the index, and takes its frame from it.
     #[inline]
     pub(crate) fn take(&mut self, shared: &Shared, entry: Entry) -> Option<OwnedFrame> {
+        self.count(entry);
         match entry {
-            Entry::Empty => None,
-            Entry::Same { .. } => {
-                self.same += 1;
-                None
-            }
-            Entry::Frame(frame) => {
-                self.framed += 1;
-                shared.frames.mapping().retire(frame)
-            }
+            Entry::Frame(frame) => shared.frames.mapping().retire(frame),
+            // One that is taken was counted then, and its frame is the journal's.
+            _ => None,
+        }
+    }
+
+    /// Counts an entry that is no page any more, but keeps its frame.
+    #[inline]
+    pub(crate) fn count(&mut self, entry: Entry) {
+        match entry {
+            Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. } => {}
+            Entry::Same { .. } | Entry::Damaged => self.same += 1,
+            Entry::Frame(_) => self.framed += 1,
         }
     }
 

@@ -18,14 +18,20 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-use crate::frames::{ArenaLayout, FrameEntry, FrameNo, HEADER_BYTES, OwnerRecord};
+use crate::frames::{FrameEntry, FrameNo, OwnerRecord};
 use crate::handle::{PAGE_SIZE, PageBytes};
+use crate::index::LEAF_WORDS;
+use crate::journal::Journal;
+use crate::kept::Kept64;
+use crate::layout::MapLayout;
+use crate::records::{GuestRecord, PoolRecord};
 
 /// State bit: the index holds this frame.
 pub(crate) const INDEXED: u64 = 1 << 54;
@@ -56,114 +62,232 @@ pub(crate) struct Pin<'a> {
     frame: FrameNo,
 }
 
-/// The shared-memory file, mapped: header, owner records, frame table, frames.
+/// The words of one leaf of the dense index.
 #[derive(Debug)]
-pub(crate) struct Mapping {
+#[repr(transparent)]
+pub(crate) struct Leaf(pub(crate) [Kept64; LEAF_WORDS]);
+
+/// What may lie in the map.
+///
+/// # Safety
+/// Any bytes are a valid value, and all of it is atomics, so that a shared reference may be written
+/// through.
+unsafe trait Plain {}
+
+// SAFETY: atomic integers alone.
+unsafe impl Plain for FrameEntry {}
+// SAFETY: atomic integers alone.
+unsafe impl Plain for OwnerRecord {}
+// SAFETY: atomic integers alone.
+unsafe impl Plain for GuestRecord {}
+// SAFETY: atomic integers alone.
+unsafe impl Plain for PoolRecord {}
+// SAFETY: atomic integers alone; what follows them up to the alignment is never read.
+unsafe impl Plain for Journal {}
+// SAFETY: atomic integers alone.
+unsafe impl Plain for Leaf {}
+
+/// A file, mapped.
+#[derive(Debug)]
+struct Region {
     base: NonNull<u8>,
-    layout: ArenaLayout,
-    _file: OwnedFd,
+    bytes: NonZeroUsize,
+    file: OwnedFd,
 }
 
-// SAFETY: the mapping is plain memory without ties to a thread.
-unsafe impl Send for Mapping {}
-// SAFETY: table and owner records are atomics; frames are reached as the module head says.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Maps `file`, which is all zeroes and as long as `layout` says, and hands out every frame of
-    /// it, the lowest last, so that a stack of them is used from the bottom of the file.
-    pub(crate) fn new(
-        file: OwnedFd,
-        layout: ArenaLayout,
-        reserve: bool,
-    ) -> io::Result<(Self, Vec<OwnedFrame>)> {
-        let bytes = NonZeroUsize::new(layout.bytes).ok_or(io::ErrorKind::InvalidInput)?;
+impl Region {
+    /// Maps the first `bytes` of a file, with a reservation of its memory if asked for.
+    fn new(file: OwnedFd, bytes: usize, reserve: bool) -> io::Result<Self> {
+        let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let mut flags = MapFlags::SHARED;
         if !reserve {
             flags |= MapFlags::NORESERVE;
         }
+        let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let base = unsafe {
-            mmap(
-                ptr::null_mut(),
-                bytes.get(),
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags,
-                &file,
-                0,
-            )
-        }?;
+        let base = unsafe { mmap(ptr::null_mut(), bytes.get(), access, flags, &file, 0) }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Self {
-            base,
-            layout,
-            _file: file,
-        };
-        let frames = mapping.at(layout.frames_at).cast();
-        // A kernel without huge pages for this file says no; nothing but speed depends on it.
-        // SAFETY: the range is ours and mapped, and the advice does not change its contents.
-        let _ = unsafe {
-            madvise(
-                frames.as_ptr(),
-                layout.bytes - layout.frames_at,
-                Advice::LinuxHugepage,
-            )
-        };
-        let owned = (0..layout.frames)
-            .rev()
-            .map(|n| OwnedFrame(FrameNo(n)))
-            .collect();
-        Ok((mapping, owned))
+        let region = Self { base, bytes, file };
+        // Guests' pages do not belong into a core dump, nor does a mostly empty index.
+        region.advise(Advice::LinuxDontDump);
+        Ok(region)
     }
 
-    /// Where things are in the file.
-    pub(crate) fn layout(&self) -> &ArenaLayout {
+    /// Tells the kernel something on which nothing but speed, or a dump, depends.
+    fn advise(&self, advice: Advice) {
+        let base = self.base.as_ptr().cast();
+        // SAFETY: the range is ours and mapped, and such advice does not change its contents.
+        let _ = unsafe { madvise(base, self.bytes.get(), advice) };
+    }
+
+    /// The `count` values that begin at `at`.
+    fn area<T: Plain>(&self, at: usize, count: usize) -> Area<T> {
+        let bytes = count.checked_mul(size_of::<T>());
+        let end = bytes.and_then(|bytes| at.checked_add(bytes));
+        assert!(end.is_some_and(|end| end <= self.bytes.get()));
+        // SAFETY: the offset is inside the mapping, as just asserted.
+        let first = unsafe { self.base.add(at) }.cast::<T>();
+        assert!(first.is_aligned());
+        Area { first, count }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let base = self.base.as_ptr().cast();
+        // SAFETY: the mapping is ours; every reference into it borrows the `Mapping` it is part of.
+        let unmapped = unsafe { munmap(base, self.bytes.get()) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// Values in the region that lives as long as this: both are parts of one [`Mapping`].
+#[derive(Debug)]
+struct Area<T> {
+    first: NonNull<T>,
+    count: usize,
+}
+
+impl<T: Plain> Deref for Area<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `Region::area` checked bounds and alignment; any bytes are a `T`, and it is atomics.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
+    }
+}
+
+/// Both files, mapped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    layout: MapLayout,
+    guests: Area<GuestRecord>,
+    pools: Area<PoolRecord>,
+    owners: Area<OwnerRecord>,
+    table: Area<FrameEntry>,
+    journals: Area<Journal>,
+    leaves: Area<Leaf>,
+    frames: Region,
+    map: Region,
+}
+
+// SAFETY: the mappings are plain memory without ties to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: the map is atomics alone; frames are reached as the module head says.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps both files, which are as long as `layout` says. Frames that come in `huge` pages are
+    /// reserved: the first touch of one that is not there would end the process.
+    pub(crate) fn new(
+        map: OwnedFd,
+        frames: OwnedFd,
+        layout: MapLayout,
+        huge: Option<usize>,
+    ) -> io::Result<Self> {
+        let map = Region::new(map, layout.bytes, false)?;
+        let block = huge.unwrap_or(PAGE_SIZE);
+        let frames = Region::new(frames, layout.frames_bytes(block), huge.is_some())?;
+        // A kernel without huge pages for this file says no.
+        frames.advise(Advice::LinuxHugepage);
+        let slots = layout.counts.slots() as usize;
+        Ok(Self {
+            guests: map.area(layout.guests_at, usize::from(layout.counts.guests)),
+            pools: map.area(layout.pools_at, slots),
+            owners: map.area(layout.owners_at, layout.owners as usize),
+            table: map.area(layout.table_at, layout.counts.all_frames() as usize),
+            journals: map.area(layout.journals_at, layout.journals as usize),
+            leaves: map.area(layout.leaves_at, layout.region_leaves * slots),
+            layout,
+            frames,
+            map,
+        })
+    }
+
+    /// Takes every frame out of the hands that a dead process left it in: those that `used` names
+    /// are the index's and unpinned, all others are handed out, the lowest last, so that a stack of
+    /// them is used from the bottom of the file. Also says how many of these were not free before.
+    /// Without `used`, there was no process before. Takes the mapping alone, so nobody has a frame.
+    pub(crate) fn settle(&mut self, used: Option<&[bool]>) -> (Vec<OwnedFrame>, u64) {
+        let numbers = (0..self.layout.counts.all_frames()).rev();
+        let Some(used) = used else {
+            // The table's memory comes when it is first used.
+            return (numbers.map(|n| OwnedFrame(FrameNo(n))).collect(), 0);
+        };
+        let mut freed = 0;
+        let mut owned = Vec::new();
+        for number in numbers {
+            let state = &self.table[number as usize].state;
+            let before = state.load(Ordering::Relaxed);
+            let mut now = before & (INDEXED - 1);
+            if used[number as usize] {
+                now |= INDEXED;
+            } else {
+                owned.push(OwnedFrame(FrameNo(number)));
+                freed += u64::from(before >= INDEXED);
+            }
+            // Most are as they should be, and need no write.
+            if now != before {
+                state.store(now, Ordering::Relaxed);
+            }
+        }
+        (owned, freed)
+    }
+
+    /// Where things are in the files.
+    pub(crate) fn layout(&self) -> &MapLayout {
         &self.layout
     }
 
-    fn at(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset < self.layout.bytes);
-        // SAFETY: the offset is inside the mapping, as just asserted.
-        unsafe { self.base.add(offset) }
+    /// The guest records.
+    pub(crate) fn guests(&self) -> &[GuestRecord] {
+        &self.guests
     }
 
-    /// Writes the header. Takes the mapping alone, so nobody reads it meanwhile.
-    pub(crate) fn write_header(&mut self, header: &[u8; HEADER_BYTES]) {
-        let at = self.at(0);
-        // SAFETY: the file begins with HEADER_BYTES that belong to the header alone.
-        unsafe { ptr::copy_nonoverlapping(header.as_ptr(), at.as_ptr(), HEADER_BYTES) };
+    /// The pool records.
+    pub(crate) fn pools(&self) -> &[PoolRecord] {
+        &self.pools
     }
 
     /// The frame table.
     #[inline]
     pub(crate) fn entries(&self) -> &[FrameEntry] {
-        // SAFETY: frames_at is beyond the table, so the offset is inside the mapping.
-        let first = unsafe { self.base.add(self.layout.table_at) }.cast::<FrameEntry>();
-        // SAFETY: the layout keeps `frames` aligned entries here; all zeroes is a valid entry, and
-        // its fields are atomics.
-        unsafe { std::slice::from_raw_parts(first.as_ptr(), self.layout.frames as usize) }
+        &self.table
     }
 
     /// The owner records.
     #[inline]
     pub(crate) fn owners(&self) -> &[OwnerRecord] {
-        // SAFETY: frames_at is beyond the records, so the offset is inside the mapping.
-        let first = unsafe { self.base.add(self.layout.owners_at) }.cast::<OwnerRecord>();
-        // SAFETY: the layout keeps `owners` aligned records here; all zeroes is a valid record, and
-        // its fields are atomics.
-        unsafe { std::slice::from_raw_parts(first.as_ptr(), self.layout.owners as usize) }
+        &self.owners
+    }
+
+    /// The journals.
+    pub(crate) fn journals(&self) -> &[Journal] {
+        &self.journals
+    }
+
+    /// The words of a leaf.
+    #[inline]
+    pub(crate) fn leaf(&self, leaf: usize) -> &Leaf {
+        &self.leaves[leaf]
+    }
+
+    /// The file of the map.
+    pub(crate) fn map_file(&self) -> &OwnedFd {
+        &self.map.file
     }
 
     /// Address of a frame's bytes.
     #[inline]
     fn page(&self, frame: FrameNo) -> NonNull<PageBytes> {
         assert!(
-            frame.0 < self.layout.frames,
+            (frame.0 as usize) < self.table.len(),
             "frame number beyond the arena"
         );
-        let offset = self.layout.frames_at + frame.0 as usize * PAGE_SIZE;
-        // SAFETY: frames_at + frames * PAGE_SIZE is at most the length of the mapping.
-        unsafe { self.base.add(offset) }.cast()
+        let offset = frame.0 as usize * PAGE_SIZE;
+        // SAFETY: the file has a page for each entry of the table.
+        unsafe { self.frames.base.add(offset) }.cast()
     }
 
     /// The bytes of a frame that is owned.
@@ -275,15 +399,6 @@ pub fn prefetch_for_write(page: *const u8) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = page;
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        let base = self.base.as_ptr().cast();
-        // SAFETY: the mapping is ours; every reference into it borrows `self`.
-        let unmapped = unsafe { munmap(base, self.layout.bytes) };
-        debug_assert!(unmapped.is_ok());
-    }
 }
 
 impl Pin<'_> {

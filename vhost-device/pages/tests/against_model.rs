@@ -6,10 +6,10 @@ mod model;
 
 use std::sync::Arc;
 
-use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, seed};
+use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, Way, seed};
 use tmem_pages::{
-    Backing, Engine, EngineConfig, Epoch, EpochOutcome, GetMode, GetResult, Guest, GuestConfig,
-    GuestError, Layout, ObjectId, PageIndex, Pool, PoolId, PoolKind, PoolSpec, Ticket, Worker,
+    Engine, EngineConfig, Epoch, EpochOutcome, GetResult, Guest, GuestConfig, GuestError, Layout,
+    ObjectId, PageIndex, Pool, PoolId, PoolKind, PoolSpec, Ticket, Worker,
 };
 
 const FRAMES: u32 = 160;
@@ -54,8 +54,8 @@ impl Run {
     fn new(seed: u64) -> Self {
         let engine = Engine::new(EngineConfig {
             frames: FRAMES,
-            backing: Backing::Memfd,
             workers_max: 3,
+            guests_max: 4,
         })
         .unwrap();
         let guests = (0..GUESTS).zip(GRANTS).map(|(number, grant)| Both {
@@ -227,18 +227,14 @@ impl Run {
                 model.put(guest, (object, index), ticket, &source, result);
             }
             45..80 => {
-                let mode = if random.one_in(4) {
-                    GetMode::Exclusive
-                } else {
-                    GetMode::Copy
-                };
+                let way = Way::any(random);
                 let mut sink = Sink {
                     fails: random.one_in(20),
                     page: None,
                 };
-                let result = worker.get(pool, object, index, mode, &mut sink);
+                let result = way.get(worker, pool, (object, index), &mut sink);
                 *same_filled_hits += u64::from(result == GetResult::HitSameFilled);
-                model.get(guest, (object, index), mode, &sink, result);
+                model.get(guest, (object, index), way, &sink, result);
             }
             80..95 => {
                 let result = worker.flush_page(pool, object, index, ticket);

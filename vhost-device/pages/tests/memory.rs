@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use tmem_pages::{
-    Backing, Engine, EngineConfig, Guest, GuestConfig, Layout, MemoryReport, ObjectId, PAGE_SIZE,
-    PageBytes, PageIndex, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
+    Engine, EngineConfig, Guest, GuestConfig, Layout, MemoryReport, ObjectId, PAGE_SIZE, PageBytes,
+    PageIndex, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
 };
 
 const PAGES: u32 = 32_768;
@@ -17,8 +17,8 @@ const METADATA_BYTES_MAX: f64 = 48.0;
 fn engine() -> (Arc<Engine>, Arc<Guest>, Worker) {
     let engine = Engine::new(EngineConfig {
         frames: PAGES,
-        backing: Backing::Memfd,
         workers_max: 2,
+        guests_max: 4,
     })
     .unwrap();
     let guest = engine

@@ -7,11 +7,12 @@ mod model;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use model::{Content, Sink, Source};
 use tmem_pages::{
-    Backing, Engine, EngineConfig, EngineError, Epoch, EpochOutcome, FlushResult, GetMode,
+    Engine, EngineConfig, EngineError, EngineFiles, Epoch, EpochOutcome, FlushResult, GetMode,
     GetResult, Guest, GuestConfig, GuestError, Layout, ObjectId, PAGE_SIZE, PageBytes, PageIndex,
     Pool, PoolError, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
 };
@@ -40,16 +41,17 @@ fn attach(engine: &Engine, name: &str, grant_pages: u64) -> Result<Arc<Guest>, G
 }
 
 fn house(frames: u32, grant: u64) -> House {
-    house_on(Backing::Memfd, frames, grant)
+    house_on(EngineFiles::anonymous().unwrap(), frames, grant)
 }
 
-fn house_on(backing: Backing, frames: u32, grant: u64) -> House {
-    let engine = Engine::new(EngineConfig {
+fn house_on(files: EngineFiles, frames: u32, grant: u64) -> House {
+    let config = EngineConfig {
         frames,
-        backing,
         workers_max: 2,
-    })
-    .unwrap();
+        guests_max: 4,
+    };
+    let (engine, recovery) = Engine::open(config, files).unwrap();
+    assert!(recovery.fresh);
     House {
         guest: attach(&engine, "guest", grant).unwrap(),
         worker: engine.worker().unwrap(),
@@ -416,7 +418,8 @@ fn grants_never_exceed_the_frames() {
 fn changed_byte_is_reported_and_not_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("frames");
-    let mut house = house_on(Backing::File(path.clone()), 8, 8);
+    let files = EngineFiles::open(&dir.path().join("map"), &path).unwrap();
+    let mut house = house_on(files, 8, 8);
     let pool = house.guest.create_pool(PoolId(0), SWAP).unwrap();
     house.put(&pool, ObjectId::ZERO, 0, 1, 1);
     house.put(&pool, ObjectId::ZERO, 1, 1, 2);
@@ -460,29 +463,29 @@ fn workers_are_as_many_as_asked_for_and_give_their_frames_back() {
 
 #[test]
 fn impossible_engine_is_refused_with_a_reason() {
-    let config = |frames, workers_max, backing| EngineConfig {
-        frames,
-        backing,
-        workers_max,
+    let error = |frames, workers_max, guests_max| {
+        let config = EngineConfig {
+            frames,
+            workers_max,
+            guests_max,
+        };
+        Engine::new(config).unwrap_err()
     };
-    let error = |config| Engine::new(config).unwrap_err();
-    assert!(matches!(
-        error(config(0, 1, Backing::Memfd)),
-        EngineError::BadFrames { .. }
-    ));
-    assert!(matches!(
-        error(config(u32::MAX, 1, Backing::Memfd)),
-        EngineError::BadFrames { .. }
-    ));
-    assert!(matches!(
-        error(config(1, 0, Backing::Memfd)),
-        EngineError::BadWorkers { .. }
-    ));
-    let nowhere = Backing::File("/nowhere/frames".into());
-    assert!(matches!(
-        error(config(1, 1, nowhere)),
-        EngineError::Memory { .. }
-    ));
+    for frames in [0, u32::MAX] {
+        let error = error(frames, 1, 1);
+        assert!(matches!(error, EngineError::BadFrames { .. }), "{error}");
+    }
+    for workers in [0, u16::MAX] {
+        let error = error(1, workers, 1);
+        assert!(matches!(error, EngineError::BadWorkers { .. }), "{error}");
+    }
+    for guests in [0, u16::MAX] {
+        let error = error(1, 1, guests);
+        assert!(matches!(error, EngineError::BadGuests { .. }), "{error}");
+    }
+    let nowhere = Path::new("/nowhere/file");
+    let error = EngineFiles::open(nowhere, nowhere).unwrap_err();
+    assert!(matches!(error, EngineError::Open { .. }), "{error}");
 }
 
 #[test]

@@ -9,10 +9,10 @@ mod model;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, seed};
+use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, Way, seed};
 use tmem_pages::{
-    Backing, Engine, EngineConfig, GetMode, GetResult, Guest, GuestConfig, Layout, ObjectId,
-    PAGE_SIZE, PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
+    Engine, EngineConfig, GetMode, GetResult, Guest, GuestConfig, Layout, ObjectId, PAGE_SIZE,
+    PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
 };
 
 const THREADS: u64 = 4;
@@ -32,8 +32,8 @@ const fn spec(kind: PoolKind, layout: Layout) -> PoolSpec {
 fn engine(frames: u32, grant: u32) -> (Arc<Engine>, Arc<Guest>) {
     let engine = Engine::new(EngineConfig {
         frames,
-        backing: Backing::Memfd,
         workers_max: 8,
+        guests_max: 4,
     })
     .unwrap();
     let guest = engine
@@ -84,14 +84,10 @@ fn own_pages(number: u32, seed: u64, pools: &[Arc<Pool>], worker: &mut Worker) -
                 model.put(&mut guest, page, ticket, &source, result);
             }
             10..16 => {
-                let mode = if random.one_in(5) {
-                    GetMode::Exclusive
-                } else {
-                    GetMode::Copy
-                };
+                let way = Way::any(&mut random);
                 let mut sink = Sink::default();
-                let result = worker.get(pool, page.0, page.1, mode, &mut sink);
-                model.get(&mut guest, page, mode, &sink, result);
+                let result = way.get(worker, pool, page, &mut sink);
+                model.get(&mut guest, page, way, &sink, result);
             }
             16..19 => {
                 let result = worker.flush_page(pool, page.0, page.1, ticket);
@@ -247,14 +243,11 @@ fn page_that_all_threads_put_get_and_flush_is_never_another() {
                             5 => {
                                 worker.flush_range(pool, ObjectId::ZERO, at, 4, ticket);
                             }
-                            way => {
-                                let mode = if way == 6 {
-                                    GetMode::Exclusive
-                                } else {
-                                    GetMode::Copy
-                                };
+                            _ => {
+                                let way = Way::any(&mut random);
                                 let mut page = [0; PAGE_SIZE];
-                                match worker.get(pool, ObjectId::ZERO, at, mode, &mut page) {
+                                let name = (ObjectId::ZERO, at);
+                                match way.get(&mut worker, pool, name, &mut page) {
                                     GetResult::Miss => assert_eq!(page, [0; PAGE_SIZE]),
                                     GetResult::Hit => {
                                         let newest = counter.load(Ordering::Relaxed);

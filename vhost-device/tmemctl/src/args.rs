@@ -17,12 +17,14 @@ Examples:
   tmemctl guest list                   all guests
   tmemctl pool list --guest web -o id,pages,misses
   tmemctl stats --watch 5              what happens each second, every 5 seconds
+  tmemctl daemon upgrade               run the newly installed version; guests wait a moment
   tmemctl --json stats | jq '.guests[].latency.get.p99_ns'
 
 Exit codes:
-  0 done   1 failed   2 wrong usage   3 daemon not reachable   4 daemon degraded (status only)";
+  0 done   1 failed   2 wrong usage   3 daemon not reachable   4 daemon degraded
+  (4 is given by status and daemon show)";
 
-/// Looks into a virtio-tmem daemon: its health, guests, pools and counters
+/// Looks into a virtio-tmem daemon, its guests, pools and counters; restarts and upgrades it
 #[derive(Debug, Parser)]
 #[command(name = "tmemctl", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
@@ -55,6 +57,9 @@ pub struct Cli {
 pub enum Verb {
     /// Show health, tiers, and where the daemon's memory is; exit code 4 if it is degraded
     Status,
+    /// Look at the daemon's processes; restart or upgrade the one that serves guests
+    #[command(subcommand)]
+    Daemon(DaemonVerb),
     /// Look at guests
     #[command(subcommand)]
     Guest(GuestVerb),
@@ -76,6 +81,56 @@ pub enum Verb {
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
+}
+
+/// Verbs of `daemon`.
+#[derive(Debug, Subcommand)]
+pub enum DaemonVerb {
+    /// Show the keeper and the worker, restarts, pauses and sandboxes; exit code 4 if no guest is
+    /// served
+    #[command(after_help = "Example:\n  tmemctl daemon show")]
+    Show,
+    /// Replace the worker by one of another version; guests wait a moment and lose nothing
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade {
+        /// The new program; it must lie in the folder of the daemon's own, or in one that its
+        /// configuration names [default: what now lies where the daemon was started from]
+        #[arg(long, value_name = "PATH", value_parser = absolute, value_hint = ValueHint::ExecutablePath)]
+        binary: Option<String>,
+        /// How to wait for the end
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Replace the worker by a fresh one, also after the daemon has failed
+    #[command(after_help = RESTART_EXAMPLES)]
+    Restart {
+        /// How to wait for the end
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+}
+
+const UPGRADE_EXAMPLES: &str = "\
+The new program is checked while the old one serves. If it cannot take over, or is not ready in
+time, the old version serves again, and the exit code is 1.
+
+Examples:
+  apt-get install --only-upgrade vhost-device-tmem && tmemctl daemon upgrade
+  tmemctl daemon upgrade --binary /usr/libexec/virtio-tmem/vhost-device-tmem-1.3.0";
+
+const RESTART_EXAMPLES: &str = "\
+When workers end again and again the daemon starts no more of them: `tmemctl status` says
+`failed`, and guests wait. Restart it when the cause is mended, or upgrade to a version without it.
+
+Example:
+  tmemctl daemon restart";
+
+/// Of the verbs that wait for an operation.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitArgs {
+    /// The longest to wait for the end; what was begun goes on all the same
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
 }
 
 /// Verbs of `guest`.
@@ -130,7 +185,7 @@ pub struct PoolListArgs {
 /// Of `stats`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --watch, counts are totals since the daemon's start and latencies are over all of that time.
+Without --watch, counts are totals since the worker's start and latencies are over all of that time.
 With it, counts are per second and latencies are those of the last interval; with --json as well,
 each line is one answer of the daemon, in totals.
 
@@ -172,4 +227,11 @@ fn interval(text: &str) -> Result<Duration, String> {
         .filter(|seconds| (0.1..=86_400.0).contains(seconds))
         .map(Duration::from_secs_f64)
         .ok_or_else(|| "give a number of seconds from 0.1 to 86400".into())
+}
+
+/// A path, made absolute here, because the daemon has another working directory.
+fn absolute(text: &str) -> Result<String, String> {
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    let path = path.into_os_string().into_string();
+    path.map_err(|path| format!("{} is not UTF-8", path.display()))
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One request, one connection, one answer.
+//!
+//! The daemon's listening socket outlives the worker that answers on it: a connection made while
+//! there is none waits for the next one, and one whose worker is killed breaks off.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -18,7 +21,7 @@ use tokio::runtime::Runtime;
 use crate::Error;
 
 /// From connecting to the answer's last byte. The daemon answers from memory.
-const ANSWER_SECONDS_MAX: u64 = 10;
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// The longest answer that is taken: some ten thousand guests' statistics.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// What needs no escape in a path segment or a query value.
@@ -33,6 +36,14 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 pub(crate) struct Client {
     socket: PathBuf,
     runtime: Runtime,
+}
+
+/// What is asked.
+struct Question<'a> {
+    method: Method,
+    path: &'a str,
+    /// JSON, or empty.
+    body: String,
 }
 
 /// An answer, understood and as it came.
@@ -55,17 +66,55 @@ impl Client {
         })
     }
 
-    /// Asks for `path` and reads the answer as a `T`.
+    /// Asks for `path` and reads the answer as a `T`. Asks once more if the connection breaks off,
+    /// as it does when the worker that answers ends.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Error> {
-        let deadline = Duration::from_secs(ANSWER_SECONDS_MAX);
+        match self.get_within(path, ANSWER_TIME_MAX) {
+            Err(error) if error.broke_off() => self.get_within(path, ANSWER_TIME_MAX),
+            result => result,
+        }
+    }
+
+    /// Asks for `path` once, and gives the daemon `time` to answer.
+    pub(crate) fn get_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        time: Duration,
+    ) -> Result<Answer<T>, Error> {
+        let request = Question {
+            method: Method::GET,
+            path,
+            body: String::new(),
+        };
+        self.ask(&request, time, StatusCode::OK)
+    }
+
+    /// Posts `body`, or nothing, to `path`, and reads the answer to what was accepted as a `T`.
+    pub(crate) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: String,
+    ) -> Result<Answer<T>, Error> {
+        let method = Method::POST;
+        let request = Question { method, path, body };
+        self.ask(&request, ANSWER_TIME_MAX, StatusCode::ACCEPTED)
+    }
+
+    fn ask<T: DeserializeOwned>(
+        &self,
+        request: &Question<'_>,
+        time: Duration,
+        wanted: StatusCode,
+    ) -> Result<Answer<T>, Error> {
+        let path = request.path;
         let (status, text) = self
             .runtime
-            .block_on(async { tokio::time::timeout(deadline, self.exchange(path)).await })
+            .block_on(async { tokio::time::timeout(time, self.exchange(request)).await })
             .map_err(|_| Error::Timeout {
                 socket: self.socket.clone(),
-                seconds: ANSWER_SECONDS_MAX,
+                time,
             })??;
-        if status != StatusCode::OK {
+        if status != wanted {
             return Err(serde_json::from_str::<ErrorAnswer>(&text).map_or_else(
                 |_| Error::Status {
                     path: path.into(),
@@ -81,7 +130,8 @@ impl Client {
         Ok(Answer { value, text })
     }
 
-    async fn exchange(&self, path: &str) -> Result<(StatusCode, String), Error> {
+    async fn exchange(&self, question: &Question<'_>) -> Result<(StatusCode, String), Error> {
+        let path = question.path;
         let stream =
             UnixStream::connect(&self.socket)
                 .await
@@ -98,7 +148,8 @@ impl Client {
             .map_err(failed)?;
         // Its errors come out of the sender and the body as well.
         tokio::spawn(connection);
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let mut request = Request::new(Full::<Bytes>::from(question.body.clone()));
+        *request.method_mut() = question.method.clone();
         *request.uri_mut() = path.parse().map_err(|source| Error::Body {
             path: path.into(),
             source: Box::new(source),

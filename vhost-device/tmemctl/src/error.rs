@@ -3,9 +3,12 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
-use tmem_admin_api::{ErrorAnswer, ErrorCode, Schema};
+use tmem_admin_api::{
+    ErrorAnswer, ErrorCode, OperationKind, OperationState, OperationStatus, Schema,
+};
 
 /// Exit codes; 2, wrong usage, is clap's.
 pub mod exit {
@@ -15,7 +18,7 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// No daemon answers.
     pub const UNREACHABLE: u8 = 3;
-    /// `status`: the daemon is degraded.
+    /// `status` and `daemon show`: the daemon is degraded.
     pub const DEGRADED: u8 = 4;
 }
 
@@ -31,12 +34,12 @@ pub enum Error {
         source: io::Error,
     },
     /// Connected, and then nothing.
-    #[error("the daemon at {} did not answer within {seconds} s", socket.display())]
+    #[error("the daemon at {} did not answer within {time:?}", socket.display())]
     Timeout {
         /// Where.
         socket: PathBuf,
         /// How long it was given.
-        seconds: u64,
+        time: Duration,
     },
     /// The conversation broke off, or was not HTTP.
     #[error("the connection to {} failed before an answer came", socket.display())]
@@ -73,6 +76,36 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// The request could not be written as JSON.
+    #[error("cannot write the request")]
+    Request(#[source] serde_json::Error),
+    /// An operation ended otherwise than was asked for.
+    #[error("{}", unsuccessful(.0))]
+    Operation(OperationStatus),
+    /// An operation's end was not heard of in time.
+    #[error(
+        "the {} has not ended within {seconds} s{}",
+        kind.as_str(),
+        state.map(|state| format!("; last seen: {state}")).unwrap_or_default()
+    )]
+    Deadline {
+        /// What was asked for.
+        kind: OperationKind,
+        /// How long it was given.
+        seconds: u64,
+        /// How far it was, if anything was heard.
+        state: Option<&'static str>,
+        /// Why nothing newer is known, if the daemon could not be asked.
+        source: Option<Box<Error>>,
+    },
+    /// Another operation took the place of the one waited for before its end was heard of.
+    #[error("how the {} ended is not known: operation {id} was begun meanwhile", kind.as_str())]
+    Overtaken {
+        /// What was asked for.
+        kind: OperationKind,
+        /// The other one's number.
+        id: u64,
+    },
     /// No runtime for the conversation.
     #[error("cannot set up the connection's event loop")]
     Runtime(#[source] io::Error),
@@ -87,6 +120,30 @@ pub enum Error {
     /// Stdout failed.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+}
+
+/// What became of an operation that was rolled back or failed.
+fn unsuccessful(operation: &OperationStatus) -> String {
+    use std::fmt::Write;
+    let mut text = format!("the {}", operation.kind.as_str());
+    // Writing to a String cannot fail.
+    if let Some(old) = &operation.old_version {
+        let _ = write!(text, " from {old}");
+    }
+    if let Some(new) = &operation.new_version {
+        let _ = write!(text, " to {new}");
+    }
+    text.push_str(match operation.state {
+        OperationState::RolledBack => " was rolled back",
+        _ => " failed",
+    });
+    if let Some(reason) = &operation.reason {
+        let _ = write!(text, ": {reason}");
+    }
+    if let Some(pause_ms) = operation.pause_ms {
+        let _ = write!(text, "; guests waited {pause_ms} ms");
+    }
+    text
 }
 
 /// An error with `--json`. The same fields as the daemon's own errors, with codes of ours besides.
@@ -104,7 +161,20 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } => exit::UNREACHABLE,
+            Self::Deadline {
+                source: Some(source),
+                ..
+            } => source.exit_code(),
             _ => exit::FAILED,
+        }
+    }
+
+    /// Whether the daemon was there and hung up, as a worker does that is ended.
+    pub(crate) fn broke_off(&self) -> bool {
+        match self {
+            Self::Connection { source, .. } => !source.is_parse(),
+            Self::Body { .. } => true,
+            _ => false,
         }
     }
 
@@ -122,15 +192,35 @@ impl Error {
                 ErrorCode::MethodNotAllowed => "method_not_allowed",
                 ErrorCode::TooLarge => "too_large",
                 ErrorCode::Busy => "busy",
+                ErrorCode::OperationUnderWay => "operation_under_way",
+                ErrorCode::NoKeeper => "no_keeper",
+                ErrorCode::Refused => "refused",
+                ErrorCode::NotServing => "not_serving",
+                ErrorCode::KeeperSilent => "keeper_silent",
             },
             Self::Status { .. } | Self::Unreadable { .. } => "unreadable_answer",
-            Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "local",
+            Self::Operation(operation) => match operation.state {
+                OperationState::RolledBack => "rolled_back",
+                _ => "operation_failed",
+            },
+            Self::Deadline { .. } => "deadline",
+            Self::Overtaken { .. } => "overtaken",
+            Self::Request(_) | Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "local",
         }
     }
 
     /// What to do next; may be empty.
     fn hint(&self) -> &str {
         match self {
+            Self::Operation(operation) => match operation.state {
+                OperationState::RolledBack => {
+                    "the version before serves guests again; the daemon's log says more"
+                }
+                _ => "`tmemctl daemon show` tells whether guests are served, and what to do",
+            },
+            Self::Deadline { .. } | Self::Overtaken { .. } => {
+                "it may still go on: `tmemctl daemon show` tells"
+            }
             Self::Unreachable { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "run as root, or join the group that the daemon's configuration names for its \
@@ -156,7 +246,7 @@ impl Error {
                 "compare `tmemctl --version` with the daemon's; they should be of one release"
             }
             Self::Body { .. } => "try again",
-            Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "",
+            Self::Request(_) | Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "",
         }
     }
 

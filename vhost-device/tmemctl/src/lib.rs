@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! args (clap) ── run ── one module a noun ── client ── Unix socket ── daemon
-//!                          status, guest, pool, stats
+//!                          status, daemon, guest, pool, stats
 //!                            │
 //!                          table, format ── stdout          error ── stderr, exit code
 //! ```
@@ -17,10 +17,12 @@
 
 pub mod args;
 mod client;
+mod daemon;
 mod error;
 mod format;
 mod guest;
 pub mod manual;
+mod operation;
 mod pool;
 mod stats;
 mod status;
@@ -30,17 +32,19 @@ use std::io::{self, Write};
 
 use clap::CommandFactory;
 
-use args::{Cli, GuestVerb, PoolVerb, Verb};
+use args::{Cli, DaemonVerb, GuestVerb, PoolVerb, Verb};
 use client::Client;
 pub use error::{Error, exit};
+use operation::Waiting;
 use table::View;
+use tmem_admin_api::DaemonOperation;
 
 /// Does what `cli` asks for, writing data to `out` and errors to `err`. `terminal` says that `out`
 /// is one and that its user has nothing against colours.
 ///
 /// Returns the exit code, one of [`exit`].
 pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, terminal: bool) -> u8 {
-    let result = dispatch(cli, out, terminal).and_then(|code| {
+    let result = dispatch(cli, out, err, terminal).and_then(|code| {
         out.flush().map_err(Error::Output)?;
         Ok(code)
     });
@@ -56,7 +60,12 @@ pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, terminal: bool) 
     }
 }
 
-fn dispatch(cli: &Cli, out: &mut dyn Write, terminal: bool) -> Result<u8, Error> {
+fn dispatch(
+    cli: &Cli,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    terminal: bool,
+) -> Result<u8, Error> {
     let view = View {
         json: cli.json,
         bytes: cli.bytes,
@@ -65,6 +74,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, terminal: bool) -> Result<u8, Error>
     let client = || Client::new(&cli.socket);
     match &cli.verb {
         Verb::Status => return status::show(&client()?, view, out),
+        Verb::Daemon(verb) => return on_daemon(verb, &client()?, view, out, err),
         Verb::Guest(GuestVerb::List(table)) => guest::list(&client()?, table, view, out)?,
         Verb::Guest(GuestVerb::Show { name }) => guest::show(&client()?, name, view, out)?,
         Verb::Pool(PoolVerb::List(list)) => pool::list(&client()?, list, view, out)?,
@@ -79,4 +89,22 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, terminal: bool) -> Result<u8, Error>
         }
     }
     Ok(exit::OK)
+}
+
+fn on_daemon(
+    verb: &DaemonVerb,
+    client: &Client,
+    view: View,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Error> {
+    let (operation, wait) = match verb {
+        DaemonVerb::Show => return daemon::show(client, view, out),
+        DaemonVerb::Upgrade { binary, wait } => {
+            let binary = binary.clone();
+            (DaemonOperation::Upgrade { binary }, wait)
+        }
+        DaemonVerb::Restart { wait } => (DaemonOperation::Restart, wait),
+    };
+    Waiting::begin(client, &operation, *wait)?.end(view, out, err)
 }

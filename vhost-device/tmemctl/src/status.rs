@@ -3,11 +3,11 @@
 
 use std::io::Write;
 
-use tmem_admin_api::{Health, Status, path};
+use tmem_admin_api::{DaemonState, Health, Status, path};
 
 use crate::client::Client;
 use crate::table::{self, Text, View};
-use crate::{Error, exit, format};
+use crate::{Error, daemon, exit, format};
 
 /// Shows the daemon as a whole. Returns [`exit::DEGRADED`] if it is that.
 pub(crate) fn show(client: &Client, view: View, out: &mut dyn Write) -> Result<u8, Error> {
@@ -39,10 +39,12 @@ fn print(status: &Status, view: View, out: &mut dyn Write) -> Result<(), Error> 
     for reason in &status.reasons {
         line("", Text::word(reason));
     }
-    line(
-        "guests",
-        Text::word(format!("{}, {} connected", status.guests, status.connected)),
-    );
+    // A daemon that has failed knows neither guests nor pages.
+    let known = status.daemon.state != DaemonState::Failed;
+    if known {
+        let guests = format!("{}, {} connected", status.guests, status.connected);
+        line("guests", Text::word(guests));
+    }
     if status.emulated {
         line(
             "emulated",
@@ -53,6 +55,16 @@ fn print(status: &Status, view: View, out: &mut dyn Write) -> Result<(), Error> 
 
     let heading =
         |out: &mut dyn Write, text: &str| writeln!(out, "\n{text}").map_err(Error::Output);
+    heading(out, "Daemon")?;
+    let mut lines = daemon::summary(&status.daemon, view);
+    for line in &mut lines {
+        line[0].indent();
+    }
+    table::print(None, lines, &[], view, out)?;
+    if !known {
+        return Ok(());
+    }
+
     heading(out, "Tiers")?;
     let tiers = status.tiers.iter().map(|tier| {
         vec![

@@ -90,6 +90,11 @@ impl Text {
         }
     }
 
+    /// Sets it in a little.
+    pub(crate) fn indent(&mut self) {
+        self.text.insert_str(0, "  ");
+    }
+
     /// Good news.
     pub(crate) fn good(self) -> Self {
         Self {

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
 use tmemctl::args::Cli;
-use vhost_device_tmem::AdminSource;
 use vhost_device_tmem::admin::{Access, Limits, METRICS, Server, bind};
+use vhost_device_tmem::sandbox::Mode;
+use vhost_device_tmem::{AdminSource, RequestError};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;
@@ -34,7 +35,14 @@ impl Daemon {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("admin.sock");
         let listener = bind(&socket, None).unwrap();
-        let server = Server::start(listener, access, Limits::default(), Arc::new(source)).unwrap();
+        let server = Server::start(
+            listener,
+            access,
+            Limits::default(),
+            Mode::None,
+            Arc::new(source),
+        )
+        .unwrap();
         Self {
             socket,
             _server: server,
@@ -91,9 +99,10 @@ fn golden(name: &str, text: &str) {
 
 #[test]
 fn tables_are_as_documented() {
-    let verbs: [(&str, &[&str]); 8] = [
+    let verbs: [(&str, &[&str]); 9] = [
         ("status.txt", &["status"]),
         ("status-bytes.txt", &["status", "--bytes"]),
+        ("daemon-show.txt", &["daemon", "show"]),
         ("guest-list.txt", &["guest", "list"]),
         ("guest-show.txt", &["guest", "show", "web"]),
         ("pool-list.txt", &["pool", "list"]),
@@ -114,8 +123,9 @@ fn tables_are_as_documented() {
 
 #[test]
 fn json_is_the_daemons_answer_on_one_line() {
-    let verbs: [(&str, &[&str]); 5] = [
+    let verbs: [(&str, &[&str]); 6] = [
         ("status.json", &["status", "--json"]),
+        ("daemon.json", &["daemon", "show", "--json"]),
         ("guests.json", &["--json", "guest", "list"]),
         ("guest.json", &["guest", "show", "web", "--json"]),
         ("pools.json", &["pool", "list", "--json"]),
@@ -309,6 +319,9 @@ fn wrong_usage_gives_exit_code_2() {
         &["stats", "--count", "3"],
         &["guest", "show"],
         &["completions", "cmd.exe"],
+        &["daemon"],
+        &["daemon", "restart", "--timeout", "0"],
+        &["daemon", "upgrade", "--binary", ""],
         &[],
     ] {
         assert_eq!(usage_error(arguments), 2, "{arguments:?}");
@@ -341,6 +354,10 @@ fn completions_and_man_pages_are_written_for_every_visible_verb() {
     for file in [
         "tmemctl.1",
         "tmemctl-status.1",
+        "tmemctl-daemon.1",
+        "tmemctl-daemon-show.1",
+        "tmemctl-daemon-upgrade.1",
+        "tmemctl-daemon-restart.1",
         "tmemctl-guest-show.1",
         "tmemctl-pool-list.1",
         "tmemctl-stats.1",
@@ -370,6 +387,9 @@ fn the_book_shows_what_is_printed() {
     let book = fs::read_to_string(root.join("../../docs/tmemctl.md")).unwrap();
     for name in [
         "status.txt",
+        "daemon-show.txt",
+        "daemon-upgrade.txt",
+        "daemon-failed.txt",
         "guest-show.txt",
         "pool-list.txt",
         "stats-watch.txt",

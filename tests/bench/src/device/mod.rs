@@ -7,11 +7,15 @@
 //! round each page is got and compared. The block device does less for a page: it has no index, no
 //! checksum and no grant.
 //!
+//! The same cases are then asked of our daemon as people run it, a keeper and a sandboxed worker, and
+//! of the same program as a single process; see `keeper`.
+//!
 //! The floor of copies ranges over 1 GiB, the pages of a run over less, so that a batch whose pages
 //! partly lie in a cache may come out above the floor. On a machine that does other work as well the
 //! medians say little: both servers and the client need their processors for themselves.
 
 mod block;
+mod keeper;
 mod load;
 mod ours;
 mod plan;
@@ -21,8 +25,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use block::{Block, BlockServer};
-use load::{Load, Pass};
-use ours::{Tmem, TmemServer};
+use load::{Load, Pass, Shape};
+use ours::{Model, TmemServer};
 use plan::{CASES, Case};
 use target::{Format, Op, Target};
 use tmem_frontend::Wait;
@@ -64,6 +68,8 @@ struct Scale {
     rounds: usize,
     /// Length of a pass.
     time: Duration,
+    /// Starts of the daemon of either model.
+    starts: usize,
 }
 
 impl Scale {
@@ -74,6 +80,7 @@ impl Scale {
                 buffers: 1 << 12,
                 rounds: 3,
                 time: Duration::from_millis(100),
+                starts: 3,
             }
         } else {
             Self {
@@ -81,12 +88,13 @@ impl Scale {
                 buffers: 1 << 14,
                 rounds: 7,
                 time: Duration::from_millis(300),
+                starts: 7,
             }
         }
     }
 }
 
-/// Measures floors, our device and the peer.
+/// Measures floors, our device and the peer, and our device with and without a keeper.
 ///
 /// # Errors
 /// When a server does not start, a request fails, or a page comes back wrong; and when the machine
@@ -99,6 +107,10 @@ pub fn device(options: &DeviceOptions) -> Result<Report> {
     for polling in [Polling::On, Polling::Off] {
         let (measured, way) = by_turns(options, scale, processors, polling)?;
         results.extend(plan::rows(&measured, polling, way, floors));
+    }
+    for polling in [Polling::On, Polling::Off] {
+        let measured = keeper::by_turns(options, scale, processors, polling)?;
+        results.extend(keeper::rows(&measured, polling, floors));
     }
     Ok(Report {
         schema: SCHEMA,
@@ -133,6 +145,16 @@ struct Measured {
     peer: Series,
 }
 
+impl Measured {
+    fn new(case: Case) -> Self {
+        Self {
+            case,
+            ours: Series::default(),
+            peer: Series::default(),
+        }
+    }
+}
+
 /// Runs the rounds of one regime: in each, every case on our server and then on the peer. Returns
 /// the way in which the peer uses its file as well.
 fn by_turns(
@@ -146,7 +168,7 @@ fn by_turns(
     let path = folder.path();
     let pages = scale.pages;
     let ours = pin::on(processors.server, || {
-        TmemServer::start(&options.daemon, path, pages, polling)
+        TmemServer::start(&options.daemon, Model::Keeper, path, pages, polling)
     })??;
     let peer = options.peer.as_deref();
     let peer = pin::on(processors.server, || {
@@ -155,30 +177,24 @@ fn by_turns(
     })??;
     let way = peer.as_ref().map(|peer| peer.way);
     pin::on(processors.client, || {
-        let mut ours = Side::new(ours.connect()?, ours.process.id(), scale, polling)?;
+        let target = ours.connect()?;
+        let server = ours;
+        let mut ours = Side::new(target, server.serving()?, scale, processors, polling)?;
         let mut peer = match &peer {
-            Some(peer) => Some(Side::new(
-                peer.connect()?,
-                peer.process.id(),
-                scale,
-                polling,
-            )?),
+            Some(peer) => {
+                let target = peer.connect()?;
+                let process = peer.process.id();
+                Some(Side::new(target, process, scale, processors, polling)?)
+            }
             None => None,
         };
-        let series = Series::default;
-        let mut measured: Vec<_> = CASES
-            .iter()
-            .map(|case| Measured {
-                case: *case,
-                ours: series(),
-                peer: series(),
-            })
-            .collect();
+        let mut measured: Vec<_> = CASES.iter().copied().map(Measured::new).collect();
         for _ in 0..scale.rounds {
             for one in &mut measured {
-                ours.pass(one.case, scale.time, &mut one.ours)?;
+                let case = one.case;
+                ours.pass(case.op, case.ours, scale.time, &mut one.ours)?;
                 if let Some(peer) = &mut peer {
-                    peer.pass(one.case, scale.time, &mut one.peer)?;
+                    peer.pass(case.op, case.peer, scale.time, &mut one.peer)?;
                 }
             }
             ours.load.verify()?;
@@ -186,6 +202,7 @@ fn by_turns(
                 peer.load.verify()?;
             }
         }
+        server.check_serving(ours.process)?;
         Ok((measured, way))
     })?
 }
@@ -193,11 +210,25 @@ fn by_turns(
 /// One server under load.
 struct Side<F: Format> {
     load: Load<F>,
+    /// The process that serves.
     process: u32,
 }
 
 impl<F: Format> Side<F> {
-    fn new(mut target: Target<F>, process: u32, scale: Scale, polling: Polling) -> Result<Self> {
+    fn new(
+        mut target: Target<F>,
+        process: u32,
+        scale: Scale,
+        processors: Processors,
+        polling: Polling,
+    ) -> Result<Self> {
+        if !pin::is_on(process, processors.server) {
+            return Err(Error::Unpinned {
+                what: F::NAME,
+                process,
+                processor: processors.server,
+            });
+        }
         target.set_wait(if polling == Polling::On {
             Wait::Spin
         } else {
@@ -207,19 +238,14 @@ impl<F: Format> Side<F> {
         Ok(Self { load, process })
     }
 
-    fn pass(&mut self, case: Case, time: Duration, into: &mut Series) -> Result<()> {
-        if case.op == Op::Put {
+    fn pass(&mut self, op: Op, shape: Shape, time: Duration, into: &mut Series) -> Result<()> {
+        if op == Op::Put {
             self.load.refill()?;
         }
-        // What a server holds is of the same shape for both; a run of sectors is one request there.
-        let shape = if F::NAME == Tmem::NAME {
-            case.ours
-        } else {
-            case.peer
-        };
         let before = pin::sleeps(self.process);
-        into.passes.push(self.load.run(case.op, shape, time)?);
-        into.sleeps += pin::sleeps(self.process) - before;
+        into.passes.push(self.load.run(op, shape, time)?);
+        // Less than before only if the process is gone, which is found out at the end.
+        into.sleeps += pin::sleeps(self.process).saturating_sub(before);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use tmem_frontend::{Connection, DaemonProcess, Driver, GuestMemory, Options};
 
 use super::target::{Format, Op, Target};
 use super::{MEMORY, Polling};
-use crate::{Error, Result};
+use crate::{Error, Result, pin};
 
 /// The pool of the benchmark.
 const POOL: u32 = 1;
@@ -68,10 +68,20 @@ impl Format for Tmem {
     }
 }
 
-/// The daemon's process.
+/// As what the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Model {
+    /// A keeper and its worker, sandboxed as far as the machine allows: what people run.
+    Keeper,
+    /// `--single-process`: no keeper and no sandbox.
+    Single,
+}
+
+/// The daemon.
 #[derive(Debug)]
 pub(crate) struct TmemServer {
-    pub(crate) process: DaemonProcess,
+    process: DaemonProcess,
+    model: Model,
     socket: PathBuf,
     pages: u32,
 }
@@ -80,11 +90,12 @@ impl TmemServer {
     /// Starts `program` for a guest of `pages` pages.
     pub(crate) fn start(
         program: &Path,
+        model: Model,
         folder: &Path,
         pages: u32,
         polling: Polling,
     ) -> Result<Self> {
-        let socket = folder.join(format!("tmem-{polling:?}.sock"));
+        let socket = folder.join(format!("tmem-{model:?}-{polling:?}.sock"));
         let poll = if polling == Polling::On { POLL_US } else { 0 };
         let mut command = Command::new(program);
         command
@@ -94,13 +105,47 @@ impl TmemServer {
             .args(["--queue-pairs", "1", "--log-level", "warn"])
             .args(["--poll-us", &poll.to_string()])
             .stdin(Stdio::null());
+        if model == Model::Single {
+            command.arg("--single-process");
+        }
         let process =
             DaemonProcess::start(&mut command, &[&socket]).map_err(Error::frontend(Tmem::NAME))?;
         Ok(Self {
             process,
+            model,
             socket,
             pages,
         })
+    }
+
+    /// Id of the process that serves guests: the keeper's one child, or the only process.
+    pub(crate) fn serving(&self) -> Result<u32> {
+        let process = self.process.id();
+        if self.model == Model::Single {
+            return Ok(process);
+        }
+        match pin::children(process)[..] {
+            [worker] => Ok(worker),
+            ref workers => Err(Error::Worker {
+                keeper: process,
+                found: workers.len(),
+            }),
+        }
+    }
+
+    /// Fails unless `worker` serves still.
+    pub(crate) fn check_serving(&self, worker: u32) -> Result<()> {
+        if self.serving()? == worker {
+            Ok(())
+        } else {
+            Err(Error::Replaced { worker })
+        }
+    }
+
+    /// Ends it, and waits until its memory is free for what is measured next.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let ended = self.process.terminate();
+        ended.map(drop).map_err(Error::frontend(Tmem::NAME))
     }
 
     /// Connects, greets, makes the pool and the target.

@@ -4,8 +4,8 @@
 use super::load::Shape;
 use super::target::{BATCH, DEPTH, Op};
 use super::{Measured, PEER, Polling, Series};
-use crate::Row;
-use crate::report::{Floors, median};
+use crate::report::{Floors, median, quartiles};
+use crate::{Row, Spread};
 
 /// Pages of ours for each page of the peer, at depth 32.
 const GOAL: f64 = 3.0;
@@ -14,6 +14,8 @@ const GOAL: f64 = 3.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
+    /// What the peer is asked for, where that is not the same.
+    pub(crate) beside: &'static str,
     pub(crate) op: Op,
     pub(crate) ours: Shape,
     pub(crate) peer: Shape,
@@ -46,6 +48,7 @@ const BIG: Shape = Shape {
 pub(crate) const CASES: [Case; 8] = [
     Case {
         name: "get 4 KiB, depth 1",
+        beside: "",
         op: Op::Get,
         ours: ONE,
         peer: ONE,
@@ -53,6 +56,7 @@ pub(crate) const CASES: [Case; 8] = [
     },
     Case {
         name: "put 4 KiB, depth 1",
+        beside: "",
         op: Op::Put,
         ours: ONE,
         peer: ONE,
@@ -60,6 +64,7 @@ pub(crate) const CASES: [Case; 8] = [
     },
     Case {
         name: "get 4 KiB, depth 32",
+        beside: "",
         op: Op::Get,
         ours: MANY,
         peer: MANY,
@@ -67,34 +72,39 @@ pub(crate) const CASES: [Case; 8] = [
     },
     Case {
         name: "put 4 KiB, depth 32",
+        beside: "",
         op: Op::Put,
         ours: MANY,
         peer: MANY,
         goal: true,
     },
     Case {
-        name: "get, one listed batch of 32 pages; peer: 32 requests in flight",
+        name: "get, one listed batch of 32 pages",
+        beside: "; peer: 32 requests in flight",
         op: Op::Get,
         ours: BATCHED,
         peer: MANY,
         goal: true,
     },
     Case {
-        name: "put, one listed batch of 32 pages; peer: 32 requests in flight",
+        name: "put, one listed batch of 32 pages",
+        beside: "; peer: 32 requests in flight",
         op: Op::Put,
         ours: BATCHED,
         peer: MANY,
         goal: true,
     },
     Case {
-        name: "get, one listed batch of 32 pages; peer: one request of 128 KiB",
+        name: "get, one listed batch of 32 pages",
+        beside: "; peer: one request of 128 KiB",
         op: Op::Get,
         ours: BATCHED,
         peer: BIG,
         goal: false,
     },
     Case {
-        name: "put, one listed batch of 32 pages; peer: one request of 128 KiB",
+        name: "put, one listed batch of 32 pages",
+        beside: "; peer: one request of 128 KiB",
         op: Op::Put,
         ours: BATCHED,
         peer: BIG,
@@ -114,16 +124,17 @@ pub(crate) fn rows(
         let regime = regime(one, polling, peer_way);
         let peer = peer_way.map(|_| rate(&one.peer));
         let floor = floor(one.case, polling, floors);
+        let name = format!("{}{}", one.case.name, one.case.beside);
         rows.push(row(
-            one.case.name.to_owned(),
+            name,
             "pages/s",
             &regime,
             rate(&one.ours),
-            peer,
+            peer.map(|figure| (figure, PEER)),
             floor,
         ));
         let row = rows.last_mut().expect("just pushed");
-        row.ratio = Some(row.ours / peer.unwrap_or(floor));
+        compare(row, one, peer.map(|_| 1));
         // One request in flight, and both sides asleep: two wake-ups a batch are the floor, below
         // the goal whoever serves.
         let woken = polling == Polling::Off && one.case.ours != MANY;
@@ -136,7 +147,14 @@ pub(crate) fn rows(
             let ours = latency(&one.ours);
             let peer = peer_way.map(|_| latency(&one.peer));
             let floor = 1e6 / floor;
-            let mut time = self::row(name, "us", &regime, ours, peer, floor);
+            let mut time = self::row(
+                name,
+                "us",
+                &regime,
+                ours,
+                peer.map(|figure| (figure, PEER)),
+                floor,
+            );
             time.ratio = Some(peer.unwrap_or(floor) / ours);
             rows.push(time);
         }
@@ -144,12 +162,12 @@ pub(crate) fn rows(
     rows
 }
 
-fn row(
+pub(super) fn row(
     name: String,
     unit: &'static str,
     regime: &str,
     ours: f64,
-    peer: Option<f64>,
+    peer: Option<(f64, &str)>,
     floor: f64,
 ) -> Row {
     Row {
@@ -157,10 +175,11 @@ fn row(
         name,
         unit,
         ours,
-        peer,
-        peer_name: peer.map(|_| PEER.to_owned()),
+        peer: peer.map(|(figure, _)| figure),
+        peer_name: peer.map(|(_, name)| name.to_owned()),
         floor: Some(floor),
         ratio: None,
+        spread: None,
         goal: None,
         met: None,
         emulated: false,
@@ -168,15 +187,40 @@ fn row(
     }
 }
 
+/// Pages a second of each pass.
+fn rates(series: &Series) -> Vec<f64> {
+    series.passes.iter().map(|pass| pass.rate).collect()
+}
+
 /// Median pages a second.
-fn rate(series: &Series) -> f64 {
-    median(
-        &series
-            .passes
-            .iter()
-            .map(|pass| pass.rate)
-            .collect::<Vec<_>>(),
-    )
+pub(super) fn rate(series: &Series) -> f64 {
+    median(&rates(series))
+}
+
+/// Ours against the peer, for each turn of `passes` passes a side.
+fn ratios(ours: &Series, peer: &Series, passes: usize) -> Vec<f64> {
+    let turns = |series| -> Vec<f64> {
+        let rates = rates(series);
+        rates.chunks(passes).map(|turn| turn.iter().sum()).collect()
+    };
+    let pairs = turns(ours).into_iter().zip(turns(peer));
+    pairs.map(|(ours, peer)| ours / peer).collect()
+}
+
+/// Fills in the ratio of a row of rates: against a peer the median over turns of `passes` passes a
+/// side, so that a machine that is slower for a while is so for both; otherwise against the floor.
+pub(super) fn compare(row: &mut Row, one: &Measured, passes: Option<usize>) {
+    let Some(passes) = passes else {
+        row.ratio = row.floor.map(|floor| row.ours / floor);
+        return;
+    };
+    let ratios = ratios(&one.ours, &one.peer, passes);
+    row.ratio = Some(median(&ratios));
+    row.spread = Some(Spread {
+        ours: quartiles(&rates(&one.ours)),
+        peer: quartiles(&rates(&one.peer)),
+        ratio: quartiles(&ratios),
+    });
 }
 
 /// Median over the passes of a request's median time, in microseconds.
@@ -191,7 +235,7 @@ fn latency(series: &Series) -> f64 {
 
 /// Pages a second that the machine allows: a copy a page, and a way there and back a batch. With
 /// many requests in flight the way costs nothing.
-fn floor(case: Case, polling: Polling, floors: Floors) -> f64 {
+pub(super) fn floor(case: Case, polling: Polling, floors: Floors) -> f64 {
     let way = if polling == Polling::On {
         floors.flag
     } else {
@@ -208,7 +252,7 @@ fn floor(case: Case, polling: Polling, floors: Floors) -> f64 {
 }
 
 /// Who polled, and how often the servers really slept.
-fn regime(one: &Measured, polling: Polling, peer_way: Option<&str>) -> String {
+pub(super) fn regime(one: &Measured, polling: Polling, peer_way: Option<&str>) -> String {
     let (client, server) = match polling {
         Polling::On => ("client polls", "server told to poll"),
         Polling::Off => ("client sleeps", "server told to sleep"),

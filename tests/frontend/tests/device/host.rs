@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use rustix::process::Pid;
 use tempfile::TempDir;
 use tmem_frontend::{DaemonProcess, Ended};
+
+use crate::manager::{Manager, hand_over};
 
 /// How to start it.
 #[derive(Clone, Debug)]
@@ -18,6 +21,12 @@ pub(crate) struct Settings {
     pub(crate) grant_pages: u64,
     pub(crate) queue_pairs: u16,
     pub(crate) poll_us: u32,
+    /// Further lines of the `[daemon]` table.
+    pub(crate) daemon: String,
+    /// A folder of programs, removed at the end.
+    pub(crate) programs: Option<PathBuf>,
+    /// The service manager's socket.
+    pub(crate) manager: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -27,6 +36,9 @@ impl Default for Settings {
             grant_pages: 1 << 14,
             queue_pairs: 2,
             poll_us: 20,
+            daemon: String::new(),
+            programs: None,
+            manager: None,
         }
     }
 }
@@ -34,7 +46,7 @@ impl Default for Settings {
 /// A running daemon with a folder of its own.
 pub(crate) struct Host {
     folder: TempDir,
-    guests: usize,
+    settings: Settings,
     process: Option<DaemonProcess>,
 }
 
@@ -48,8 +60,10 @@ impl Host {
         let folder = tempfile::tempdir().unwrap();
         let dram = settings.grant_pages * settings.guests as u64 * 4 + 4096;
         let mut toml = format!(
-            "[daemon]\ndram = \"{dram}KiB\"\npoll_us = {}\n",
-            settings.poll_us
+            "[daemon]\ndram = \"{dram}KiB\"\npoll_us = {}\nadmin_socket = {:?}\n{}\n",
+            settings.poll_us,
+            folder.path().join("admin.sock"),
+            settings.daemon,
         );
         for guest in 0..settings.guests {
             write!(
@@ -64,31 +78,80 @@ impl Host {
         }
         let config = folder.path().join("daemon.toml");
         fs::write(&config, toml).unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let sockets: Vec<_> = (0..settings.guests)
-            .map(|g| socket(folder.path(), g))
-            .collect();
-        let sockets: Vec<&Path> = sockets.iter().map(PathBuf::as_path).collect();
-        let mut command = Command::new(binary());
+        fs::File::create(folder.path().join("log")).unwrap();
+        let mut host = Self {
+            folder,
+            settings: settings.clone(),
+            process: None,
+        };
+        host.run(Command::new(binary()));
+        host
+    }
+
+    /// Starts the daemon by `command`, and waits until its sockets are there.
+    fn run(&mut self, mut command: Command) {
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .open(self.folder().join("log"));
         command
             .arg("--config")
-            .arg(config)
-            .args(["--log-level", "debug"]);
-        command.stderr(Stdio::from(log));
-        let process = DaemonProcess::start(&mut command, &sockets);
-        let text = fs::read_to_string(folder.path().join("log")).unwrap();
-        let process = process.unwrap_or_else(|error| panic!("{error:?}\n{text}"));
-        Self {
-            folder,
-            guests: settings.guests,
-            process: Some(process),
+            .arg(self.folder().join("daemon.toml"))
+            .args(["--log-level", "debug"])
+            .stderr(Stdio::from(log.unwrap()));
+        if let Some(manager) = &self.settings.manager {
+            command.env("NOTIFY_SOCKET", manager);
         }
+        let sockets: Vec<_> = (0..self.settings.guests).map(|g| self.socket(g)).collect();
+        let sockets: Vec<&Path> = sockets.iter().map(PathBuf::as_path).collect();
+        let process = DaemonProcess::start(&mut command, &sockets);
+        self.process = Some(process.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log())));
+    }
+
+    /// Ends the keeper, by SIGTERM or SIGKILL, and starts another with the descriptors that a service
+    /// manager `keeps`.
+    pub(crate) fn replace_keeper(&mut self, gently: bool, keeps: &Manager) {
+        let mut process = self.process.take().unwrap();
+        if gently {
+            assert!(
+                process.terminate().unwrap().status.success(),
+                "{}",
+                self.log()
+            );
+        }
+        // Dropped, a process is killed.
+        drop(process);
+        self.run(hand_over(binary(), keeps.kept()));
     }
 
     /// Socket of a guest.
     pub(crate) fn socket(&self, guest: usize) -> PathBuf {
-        assert!(guest < self.guests, "the host has {} guests", self.guests);
+        let guests = self.settings.guests;
+        assert!(guest < guests, "the host has {guests} guests");
         socket(self.folder.path(), guest)
+    }
+
+    /// Socket of the admin API.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+
+    /// The folder of other programs.
+    pub(crate) fn programs(&self) -> &Path {
+        self.settings.programs.as_deref().unwrap()
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The keeper's process id.
+    pub(crate) fn keeper(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    /// The worker's process id, if there is one at this moment.
+    pub(crate) fn worker(&self) -> Option<Pid> {
+        worker_of(self.keeper())
     }
 
     /// Ends the daemon by SIGTERM.
@@ -116,6 +179,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if let Some(programs) = &self.settings.programs {
+            // Left behind, it harms nobody.
+            let _ = fs::remove_dir_all(programs);
+        }
         let Some(mut process) = self.process.take() else {
             return;
         };
@@ -143,12 +210,19 @@ impl Drop for Host {
     }
 }
 
+/// The worker that a keeper has at this moment.
+pub(crate) fn worker_of(keeper: u32) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
+    let last = children.split_whitespace().last()?;
+    Pid::from_raw(last.parse().ok()?)
+}
+
 fn socket(folder: &Path, guest: usize) -> PathBuf {
     folder.join(format!("vm{guest}.sock"))
 }
 
 /// The daemon's program: `TMEM_DAEMON`, or built once by cargo in the profile of this test.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = env::var_os("TMEM_DAEMON") {

@@ -19,7 +19,7 @@ use crate::host::{Host, Settings};
 /// Indices that the requests fall on; few, so that they meet.
 const INDICES: u32 = 300;
 /// Pages that the guest may hold: fewer than indices, so that some puts are refused.
-const GRANT: u64 = 200;
+pub(crate) const GRANT: u64 = 200;
 /// Requests in flight at one time.
 const DEPTH: usize = 24;
 /// Pages of the largest request.
@@ -28,7 +28,7 @@ const PAGES: u32 = 8;
 const STEPS: usize = 6_000;
 
 /// Rings that [`DEPTH`] requests fit into however they are cut.
-fn rings() -> Options {
+pub(crate) fn rings() -> Options {
     Options {
         queue_size: 512,
         ..Options::default()
@@ -63,7 +63,7 @@ struct Held {
     ticket: u64,
 }
 
-struct Oracle {
+pub(crate) struct Oracle {
     random: Random,
     pages: BTreeMap<u32, Held>,
     /// Pages of puts and gets in flight.
@@ -90,19 +90,7 @@ fn random_requests_agree_with_a_plain_model() {
     });
     let random = Random::new(seed("random_requests_agree_with_a_plain_model"));
     let mut guest = Guest::join(&host.socket(0), rings());
-    let mut oracle = Oracle {
-        random,
-        pages: BTreeMap::new(),
-        busy: HashSet::new(),
-        flushing: HashSet::new(),
-        overtaken: HashSet::new(),
-        next_tag: 1,
-        pending: BTreeMap::new(),
-        stages: (0..DEPTH).collect(),
-        putting: 0,
-        sent: 0,
-        seen: [0; 6],
-    };
+    let mut oracle = Oracle::new(random);
     for step in 0..STEPS {
         oracle.step(&mut guest);
         if step % 1500 == 1499 {
@@ -125,8 +113,30 @@ fn random_requests_agree_with_a_plain_model() {
 }
 
 impl Oracle {
+    /// Of a device that holds nothing.
+    pub(crate) fn new(random: Random) -> Self {
+        Self {
+            random,
+            pages: BTreeMap::new(),
+            busy: HashSet::new(),
+            flushing: HashSet::new(),
+            overtaken: HashSet::new(),
+            next_tag: 1,
+            pending: BTreeMap::new(),
+            stages: (0..DEPTH).collect(),
+            putting: 0,
+            sent: 0,
+            seen: [0; 6],
+        }
+    }
+
+    /// Pages delivered, missed, refused, stale, flushed, overtaken.
+    pub(crate) const fn seen(&self) -> [u64; 6] {
+        self.seen
+    }
+
     /// Sends something, or takes answers, or both.
-    fn step(&mut self, guest: &mut Guest) {
+    pub(crate) fn step(&mut self, guest: &mut Guest) {
         let pair = self.random.below(2) as usize;
         match self.random.below(10) {
             0..4 => self.put(guest, pair),
@@ -311,7 +321,7 @@ impl Oracle {
         }
     }
 
-    fn drain(&mut self, guest: &mut Guest) {
+    pub(crate) fn drain(&mut self, guest: &mut Guest) {
         while !self.pending.is_empty() {
             self.drain_some(guest);
         }
@@ -433,7 +443,7 @@ impl Oracle {
     }
 
     /// Every index, held or not, and the count.
-    fn check_everything(&mut self, guest: &mut Guest) {
+    pub(crate) fn check_everything(&mut self, guest: &mut Guest) {
         for index in 0..INDICES {
             match self.pages.get(&index) {
                 Some(held) => guest.assert_pages(index, &[held.tag]),

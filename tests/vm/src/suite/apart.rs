@@ -2,8 +2,8 @@
 //! Two guests of one daemon.
 
 use super::Figure;
-use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, QUICK, clean_result, settled, swap_on};
-use crate::guest::{Guest, Output};
+use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, clean_result, settled, swap_on};
+use crate::load;
 use anyhow::{Result, ensure};
 
 const NAMES: [&str; 2] = ["vm0", "vm1"];
@@ -20,13 +20,7 @@ pub(super) fn two_guests(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     // The first guest's process stays, so that its pages are on the host when the second leaves.
     let mib = Figures::of(&mut first)?.available_mib(140)?;
     let seed = bench.seed;
-    first.run(
-        &format!(
-            "tmem-workload pages --mib {mib} --seed {seed} --passes 0 --wait-for /run/check \
-             >/run/held 2>&1 &"
-        ),
-        QUICK,
-    )?;
+    load::start_holding(&mut first, mib, seed)?;
     let other_seed = seed.wrapping_add(1);
     let output = second
         .run(
@@ -35,12 +29,7 @@ pub(super) fn two_guests(bench: &Bench<'_>) -> Result<Vec<Figure>> {
         )?
         .ok()?;
     clean_result(&output)?;
-    first
-        .run(
-            "until grep -q TMEM-HOLDING /run/held; do sleep 0.1; done",
-            LONG,
-        )?
-        .ok()?;
+    load::wait_until_held(&mut first)?;
 
     let of_second = settled(&daemon, &mut second, NAMES[1])?;
     second.run("swapoff -a && rmmod virtio_tmem", LONG)?.ok()?;
@@ -55,18 +44,11 @@ pub(super) fn two_guests(bench: &Bench<'_>) -> Result<Vec<Figure>> {
         frames == daemon.pages(NAMES[0])? + daemon.pages(NAMES[1])?,
         "Both guests' pools do not add up to the {frames} pages of the whole"
     );
-    clean_result(&finish_held(&mut first)?)?;
+    load::check_held(&mut first)?;
     first.shut_down()?;
     daemon.shut_down()?;
     Ok(vec![
         ("pages_of_first", of_first),
         ("pages_of_second", of_second),
     ])
-}
-
-/// Lets the waiting process check its memory, and reads what it found.
-fn finish_held(guest: &mut Guest) -> Result<Output> {
-    let command = "touch /run/check; while pidof tmem-workload >/dev/null; do sleep 0.1; done; \
-                   cat /run/held";
-    Ok(guest.run(command, LONG)?.ok()?)
 }

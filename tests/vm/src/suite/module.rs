@@ -2,7 +2,8 @@
 //! Loading and unloading the driver.
 
 use super::Figure;
-use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, QUICK, clean_result, settled, workload};
+use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, QUICK, settled, workload};
+use crate::load;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 
@@ -69,19 +70,8 @@ pub(super) fn in_use_stays(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let empty = daemon.pages("vm0")?;
     // One process takes 2/5 of the memory and waits; another takes more than all of it and ends.
     let held_mib = fresh.available_mib(40)?;
-    guest.run(
-        &format!(
-            "tmem-workload pages --mib {held_mib} --seed {seed} --passes 0 --wait-for /run/check \
-             >/run/held 2>&1 &"
-        ),
-        QUICK,
-    )?;
-    guest
-        .run(
-            "until grep -q TMEM-HOLDING /run/held; do sleep 0.1; done",
-            LONG,
-        )?
-        .ok()?;
+    load::start_holding(&mut guest, held_mib, seed)?;
+    load::wait_until_held(&mut guest)?;
     let hog_mib = fresh.available_mib(130)?;
     workload(
         &mut guest,
@@ -106,10 +96,7 @@ pub(super) fn in_use_stays(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     guest.run("swapoff /dev/vtmem0", LONG)?.ok()?;
     let swapoff_ms = u64::try_from(start.elapsed().as_millis())?;
     let left = wait_for_pages(&daemon, empty)?;
-    let output = guest
-        .run("touch /run/check; wait; until grep -q TMEM-RESULT /run/held || ! pidof tmem-workload >/dev/null; do sleep 0.1; done; cat /run/held", LONG)?
-        .ok()?;
-    let result = clean_result(&output)?;
+    let result = load::check_held(&mut guest)?;
     guest.run(&format!("rmmod {MODULE}"), QUICK)?.ok()?;
     let after_rmmod = wait_for_pages(&daemon, 0)?;
     guest.shut_down()?;

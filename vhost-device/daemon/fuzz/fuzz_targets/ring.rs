@@ -14,10 +14,11 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use tmem_abi::{ControlRequest, RequestHeader, control, op, pool_kind, pool_layout};
-use tmem_pages::{Backing, Engine, EngineConfig, Epoch, GuestConfig, Layout};
+use tmem_pages::{Engine, EngineConfig, Epoch, GuestConfig, Layout};
 use tmem_pages::{PoolId, PoolKind, PoolSpec};
 use vhost_device_tmem::device::ring::{Memory, Ring};
 use vhost_device_tmem::device::{Device, Station};
+use vhost_device_tmem::sandbox::Mode;
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
@@ -38,7 +39,7 @@ struct World {
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let engine = Engine::new(EngineConfig {
         frames: 64,
-        backing: Backing::Memfd,
+        guests_max: 1,
         workers_max: 1,
     })
     .expect("an engine");
@@ -94,7 +95,8 @@ impl Rig {
         let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]);
         let mem = mem.expect("guest memory");
         let memory: Memory = GuestMemoryAtomic::new(mem.clone());
-        let device = Device::new(Arc::clone(&WORLD.station), memory.clone()).expect("a device");
+        let station = Arc::clone(&WORLD.station);
+        let device = Device::new(station, memory.clone(), Mode::None).expect("a device");
         let flags = input.byte();
         let rings = (0..5).map(|queue| {
             let ring = Ring::new(memory.clone(), 1024).expect("a ring");

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use tmem_admin_api::{GuestStats, Health, Histogram, Op};
+use tmem_admin_api::{DaemonState, DaemonStatus, EndCause, GuestStats, Health, Histogram, Op};
 
 use crate::status::AdminSource;
 
@@ -53,6 +53,14 @@ metrics! {
     BUILD_INFO Gauge "tmem_build_info" "Always 1; label version is the daemon's.";
     UPTIME Gauge "tmem_uptime_seconds" "Time since the daemon's start.";
     HEALTHY Gauge "tmem_healthy" "1: the daemon does all that it is set up for; 0: it is degraded.";
+    UP Gauge "tmem_up" "1: a worker serves guests; 0: none does, and guests wait.";
+    RESTARTS Counter "tmem_worker_restarts_total" "Workers that ended and were followed by another, by cause.";
+    UPGRADES Counter "tmem_upgrades_total" "Upgrades that were carried through.";
+    RECOVERY Gauge "tmem_recovery_seconds" "How long the last worker took to find the pages again when it started.";
+    RECOVERED Gauge "tmem_recovered_pages" "Pages that the last worker found when it started.";
+    PAUSE_LAST Gauge "tmem_pause_last_seconds" "How long guests waited the last time that a worker followed another.";
+    PAUSE_MAX Gauge "tmem_pause_max_seconds" "The longest that guests waited for a worker that followed another.";
+    SANDBOX Gauge "tmem_sandbox_layer" "1: a layer of the sandbox of a process, keeper or worker, is on; 0: it is off.";
     EMULATED Gauge "tmem_emulated" "1: a tier's latency or bandwidth is emulated.";
     TIER_CAPACITY Gauge "tmem_tier_capacity_bytes" "What fits into a tier.";
     TIER_USED Gauge "tmem_tier_used_bytes" "What pages take of a tier.";
@@ -150,6 +158,7 @@ fn daemon(text: &mut Text, source: &dyn AdminSource) {
     text.family(BUILD_INFO, [([("version", &*status.version)], 1)]);
     text.family(UPTIME, [([], status.uptime_seconds)]);
     text.family(HEALTHY, [([], u64::from(status.health == Health::Ok))]);
+    processes(text, &status.daemon);
     text.family(EMULATED, [([], u64::from(status.emulated))]);
     text.family(
         TIER_CAPACITY,
@@ -174,11 +183,71 @@ fn daemon(text: &mut Text, source: &dyn AdminSource) {
         ("guest_ram", m.guest_ram_bytes),
         ("other", m.other_bytes),
     ];
+    // A daemon that has failed knows no pages, and zeros would be taken for figures.
+    let known = status.daemon.state != DaemonState::Failed;
     text.family(
         RESIDENT,
-        parts.map(|(part, bytes)| ([("part", part)], bytes)),
+        parts
+            .into_iter()
+            .filter(|_| known)
+            .map(|(part, bytes)| ([("part", part)], bytes)),
     );
-    text.family(RESIDENT_PEAK, [([], m.peak_resident_bytes)]);
+    text.family(RESIDENT_PEAK, known.then_some(([], m.peak_resident_bytes)));
+}
+
+/// The keeper, the worker, and how one worker followed another.
+fn processes(text: &mut Text, daemon: &DaemonStatus) {
+    let up = daemon.state == DaemonState::Running;
+    text.family(UP, [([], u64::from(up))]);
+    text.family(
+        RESTARTS,
+        EndCause::ALL.iter().map(|cause| {
+            let times = daemon.restarts.get(cause).copied().unwrap_or(0);
+            ([("cause", cause.as_str())], times)
+        }),
+    );
+    text.family(UPGRADES, [([], daemon.upgrades)]);
+    let recovery = daemon.last_recovery;
+    text.family(RECOVERY, recovery.map(|r| ([], Seconds::of_ms(r.took_ms))));
+    text.family(RECOVERED, recovery.map(|r| ([], r.pages)));
+    let pause = |ms: Option<u64>| ms.map(|ms| ([], Seconds::of_ms(ms)));
+    text.family(PAUSE_LAST, pause(daemon.last_pause_ms));
+    text.family(PAUSE_MAX, pause(daemon.longest_pause_ms));
+    let keeper = daemon.keeper.iter().map(|process| ("keeper", process));
+    let worker = daemon.worker.iter().map(|process| ("worker", process));
+    text.family(
+        SANDBOX,
+        keeper.chain(worker).flat_map(|(role, process)| {
+            process.sandbox.iter().map(move |layer| {
+                let labels = [("process", role), ("layer", &*layer.name)];
+                (labels, u64::from(layer.on))
+            })
+        }),
+    );
+}
+
+/// A time, written in seconds without loss.
+struct Seconds {
+    ns: u64,
+}
+
+impl Seconds {
+    const fn of_ms(ms: u64) -> Self {
+        Self {
+            ns: ms.saturating_mul(1_000_000),
+        }
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}.{:09}",
+            self.ns / 1_000_000_000,
+            self.ns % 1_000_000_000
+        )
+    }
 }
 
 fn pools<'a>(text: &mut Text, source: &dyn AdminSource, guests: impl Iterator<Item = &'a str>) {
@@ -221,7 +290,7 @@ fn counters(text: &mut Text, stats: &[GuestStats]) {
                     .flat_map(|r| r.keys());
                 let results: std::collections::BTreeSet<_> = results.collect();
                 results.into_iter().map(move |&result| {
-                    let pages = ops.iter().map(|&op| s.pages_of(op, result)).sum();
+                    let pages = ops.iter().map(|&op| s.pages_of(op, result)).sum::<u64>();
                     ([("guest", &*s.guest), ("result", result.as_str())], pages)
                 })
             }),
@@ -272,7 +341,7 @@ impl Text {
     fn family<'a, const N: usize>(
         &mut self,
         metric: Metric,
-        samples: impl IntoIterator<Item = ([(&'a str, &'a str); N], u64)>,
+        samples: impl IntoIterator<Item = ([(&'a str, &'a str); N], impl fmt::Display)>,
     ) {
         self.head(metric);
         for (labels, value) in samples {
@@ -301,9 +370,10 @@ impl Text {
             }
             let labels = [("guest", guest), ("le", "+Inf")];
             self.sample(metric.name, "_bucket", &labels, histogram.count);
-            let sum = histogram.sum_ns;
-            let seconds = format_args!("{}.{:09}", sum / 1_000_000_000, sum % 1_000_000_000);
-            self.sample(metric.name, "_sum", &labels[..1], seconds);
+            let sum = Seconds {
+                ns: histogram.sum_ns,
+            };
+            self.sample(metric.name, "_sum", &labels[..1], sum);
             self.sample(metric.name, "_count", &labels[..1], histogram.count);
         }
     }

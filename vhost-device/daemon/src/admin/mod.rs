@@ -15,12 +15,20 @@
 //!
 //! - [`access`](self::Access): who may ask, and the two questions to the kernel behind it.
 //! - [`connection`](self::Limits): accepting, limits, refusals.
-//! - `router`: paths to answers. `metrics`: the Prometheus text and its table of names.
+//! - `router`: paths to answers. `operations`: those of a restart and an upgrade. `metrics`: the
+//!   Prometheus text and its table of names.
 //! - [`bind`]: the socket file.
+//! - [`Caretaker`]: the source of a daemon that has failed and serves no guest.
+//!
+//! Who may look may also ask for a restart or an upgrade of the worker. An upgrade names a program
+//! that then maps every guest's memory; the keeper decides which programs it takes, and trusts the
+//! folder of its own program and those that its configuration names, no other.
 
 mod access;
+mod caretaker;
 mod connection;
 mod metrics;
+mod operations;
 mod router;
 mod socket;
 #[cfg(test)]
@@ -33,10 +41,13 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 pub use access::{Access, group_id};
+pub(crate) use caretaker::now_unix_ms;
+pub use caretaker::{Caretaker, PassOn};
 pub use connection::Limits;
 pub use metrics::{METRICS, Metric, MetricKind};
 pub use socket::bind;
 
+use crate::sandbox::{self, ThreadKind};
 use crate::status::AdminSource;
 
 /// Why the admin API cannot be served.
@@ -87,7 +98,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `source` on `listener` in a thread of its own.
+    /// Serves `source` on `listener` in a thread of its own, fenced in as `sandbox` says.
     ///
     /// # Errors
     /// [`Error::Start`] if the thread or its runtime cannot be made.
@@ -95,6 +106,7 @@ impl Server {
         listener: UnixListener,
         access: Access,
         limits: Limits,
+        sandbox: sandbox::Mode,
         source: Arc<dyn AdminSource>,
     ) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -110,6 +122,7 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("admin".into())
             .spawn(move || {
+                crate::connection::fence(sandbox, ThreadKind::Admin);
                 runtime.block_on(connection::accept(
                     listener, access, limits, source, stopped,
                 ));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::HttpBody;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,34 +13,45 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use tmem_admin_api::{
-    ErrorAnswer, ErrorCode, GuestDetail, GuestList, PoolList, Schema, Stats, Status, path,
+    DaemonState, DaemonStatus, ErrorAnswer, ErrorCode, GuestDetail, GuestList, PoolList, Schema,
+    Stats, Status, path,
 };
 
-use super::metrics;
+use super::{metrics, operations};
 use crate::status::AdminSource;
 
-/// The largest body that is put up with; no request of this API has a meaning for one.
-const BODY_BYTES_MAX: u64 = 4096;
+/// The largest body that is put up with: a path of the longest kind, escaped, in a little JSON.
+const BODY_BYTES_MAX: u16 = 8192;
 
-type Source = Arc<dyn AdminSource>;
+pub(super) type Source = Arc<dyn AdminSource>;
 
 pub(super) fn router(source: Source) -> Router {
-    Router::new()
-        .route(path::STATUS, get(status))
+    let about_guests = Router::new()
         .route(path::GUESTS, get(guests))
         .route(&format!("{}/{{name}}", path::GUESTS), get(guest))
         .route(path::POOLS, get(pools))
         .route(path::STATS, get(stats))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&source), serving));
+    Router::new()
+        .route(path::STATUS, get(status))
+        .merge(about_guests)
+        .merge(operations::router())
         .route(path::METRICS, get(prometheus))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX.into()))
         .layer(middleware::from_fn(bound_body))
         .with_state(source)
 }
 
 /// An answer that is not a success.
 #[derive(Debug)]
-struct Failure(StatusCode, ErrorCode, String, &'static str);
+pub(super) struct Failure(
+    pub(super) StatusCode,
+    pub(super) ErrorCode,
+    pub(super) String,
+    pub(super) &'static str,
+);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -65,12 +76,21 @@ impl Failure {
         )
     }
 
-    fn bad_request(message: String) -> Self {
+    fn bad_query(message: String) -> Self {
         Self(
             StatusCode::BAD_REQUEST,
             ErrorCode::BadRequest,
             message,
             "pools and stats take `?guest=NAME`, nothing else takes a query",
+        )
+    }
+
+    pub(super) fn too_large() -> Self {
+        Self(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::TooLarge,
+            format!("the request has a body of more than {BODY_BYTES_MAX} bytes"),
+            "send none, or for an upgrade `{\"binary\": PATH}`",
         )
     }
 }
@@ -81,17 +101,34 @@ struct GuestFilter {
     guest: Option<String>,
 }
 
+/// Refuses a body that is announced as too long before any of it is read.
 async fn bound_body(request: Request, next: Next) -> Response {
-    if request.body().size_hint().lower() > BODY_BYTES_MAX {
-        return Failure(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::TooLarge,
-            format!("the request has a body of more than {BODY_BYTES_MAX} bytes"),
-            "send none: no request of this API takes one",
-        )
-        .into_response();
+    if request.body().size_hint().lower() > BODY_BYTES_MAX.into() {
+        return Failure::too_large().into_response();
     }
     next.run(request).await
+}
+
+/// Keeps questions about guests from a source that knows none, so that nobody takes its silence for
+/// an answer.
+async fn serving(State(source): State<Source>, request: Request, next: Next) -> Response {
+    let daemon = source.daemon();
+    if daemon.state != DaemonState::Failed {
+        return next.run(request).await;
+    }
+    Failure(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::NotServing,
+        format!(
+            "the daemon has failed and cannot tell about guests{}",
+            daemon
+                .failure
+                .map(|why| format!(": {why}"))
+                .unwrap_or_default()
+        ),
+        DaemonStatus::FAILED_HINT,
+    )
+    .into_response()
 }
 
 async fn status(State(source): State<Source>) -> Json<Status> {
@@ -109,7 +146,7 @@ async fn guest(
     State(source): State<Source>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<GuestDetail>, Failure> {
-    let Path(name) = name.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let Path(name) = name.map_err(|error| Failure::bad_query(error.body_text()))?;
     let found = source.guest(&name).zip(source.pools(&name));
     let (guest, pools) = found.ok_or_else(|| Failure::no_such_guest(&name))?;
     Ok(Json(GuestDetail {
@@ -149,7 +186,7 @@ fn of_guests<T>(
     filter: Result<Query<GuestFilter>, QueryRejection>,
     ask: impl Fn(&str) -> Option<T>,
 ) -> Result<Vec<T>, Failure> {
-    let Query(filter) = filter.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let Query(filter) = filter.map_err(|error| Failure::bad_query(error.body_text()))?;
     match filter.guest {
         Some(name) => match ask(&name) {
             Some(answer) => Ok(vec![answer]),
@@ -179,7 +216,8 @@ async fn no_such_path(uri: Uri) -> Failure {
         StatusCode::NOT_FOUND,
         ErrorCode::NotFound,
         format!("this API has no path {:?}", uri.path()),
-        "paths are /v1/status, /v1/guests, /v1/guests/NAME, /v1/pools, /v1/stats, /metrics",
+        "paths are /v1/status, /v1/guests, /v1/guests/NAME, /v1/pools, /v1/stats, /v1/daemon, \
+         /v1/daemon/operation, /v1/daemon/restart, /v1/daemon/upgrade, /metrics",
     )
 }
 
@@ -192,6 +230,6 @@ async fn no_such_method(request: Request) -> Failure {
             request.method(),
             request.uri().path()
         ),
-        "use GET",
+        "use GET, or POST for /v1/daemon/restart and /v1/daemon/upgrade",
     )
 }

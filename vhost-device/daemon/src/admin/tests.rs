@@ -2,6 +2,7 @@
 //! The server as its callers meet it, spoken to in raw bytes so that they can be wrong ones.
 
 mod fake;
+mod operations;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Access, Limits, METRICS, MetricKind, Server, bind};
-use crate::status::AdminSource;
+use crate::sandbox::Mode;
+use crate::status::{AdminSource, RequestError};
 use fake::FakeSource;
 
 struct Daemon {
@@ -22,12 +24,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(access: Access, limits: Limits) -> Self {
+    fn start(access: Access, limits: Limits, source: Arc<dyn AdminSource>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("admin.sock");
         let listener = bind(&socket, None).unwrap();
-        let source = Arc::new(FakeSource::healthy());
-        let server = Server::start(listener, access, limits, source).unwrap();
+        let server = Server::start(listener, access, limits, Mode::None, source).unwrap();
         Self {
             socket,
             _server: server,
@@ -35,8 +36,17 @@ impl Daemon {
         }
     }
 
+    fn serving(source: FakeSource) -> Self {
+        Self::start(Access::new(None), Limits::default(), Arc::new(source))
+    }
+
     fn usual() -> Self {
-        Self::start(Access::new(None), Limits::default())
+        Self::serving(FakeSource::healthy())
+    }
+
+    fn limited(limits: Limits) -> Self {
+        let source = Arc::new(FakeSource::healthy());
+        Self::start(Access::new(None), limits, source)
     }
 
     fn connect(&self) -> UnixStream {
@@ -72,7 +82,15 @@ fn parsed(answer: &str) -> (u16, Value) {
 fn every_answer_has_the_schema_number() {
     let daemon = Daemon::usual();
     let web = "/v1/guests/web";
-    for path in ["/v1/status", "/v1/guests", web, "/v1/pools", "/v1/stats"] {
+    for path in [
+        "/v1/status",
+        "/v1/guests",
+        web,
+        "/v1/pools",
+        "/v1/stats",
+        "/v1/daemon",
+        "/v1/daemon/operation",
+    ] {
         let (code, body) = parsed(&daemon.get(path));
         assert_eq!((code, &body["schema"]), (200, &json!(1)), "{path}");
     }
@@ -211,7 +229,7 @@ fn a_caller_that_never_asks_is_hung_up_on_and_its_place_is_free_again() {
         connections: 1,
         deadline: Duration::from_millis(200),
     };
-    let daemon = Daemon::start(Access::new(None), limits);
+    let daemon = Daemon::limited(limits);
     let silent = daemon.connect();
     assert_eq!(answer(silent), "", "hung up on");
     assert!(daemon.get("/v1/status").starts_with("HTTP/1.1 200 "));
@@ -223,7 +241,7 @@ fn callers_beyond_the_limit_are_told_to_come_back() {
         connections: 1,
         deadline: Duration::from_secs(600),
     };
-    let daemon = Daemon::start(Access::new(None), limits);
+    let daemon = Daemon::limited(limits);
     let _holds_the_place = daemon.connect();
     let (code, body) = parsed(&daemon.get("/v1/status"));
     assert_eq!((code, &body["code"]), (503, &json!("busy")));
@@ -235,7 +253,7 @@ fn a_stranger_is_forbidden_before_anything_is_parsed() {
         uids: Vec::new(),
         group: None,
     };
-    let daemon = Daemon::start(nobody, Limits::default());
+    let daemon = Daemon::start(nobody, Limits::default(), Arc::new(FakeSource::healthy()));
     // Were it parsed, this would be a 400.
     for bytes in [
         &b"\x00\x00garbage"[..],
@@ -297,6 +315,13 @@ fn every_metric_is_described_and_has_its_samples() {
         "tmem_get_latency_seconds_sum{guest=\"web\"} 0.009000000",
         "tmem_get_latency_seconds_count{guest=\"web\"} 7000",
         "tmem_healthy 1",
+        "tmem_up 1",
+        "tmem_worker_restarts_total{cause=\"signal\"} 2",
+        "tmem_worker_restarts_total{cause=\"hung\"} 0",
+        "tmem_recovery_seconds 0.061000000",
+        "tmem_pause_max_seconds 0.203000000",
+        "tmem_sandbox_layer{process=\"keeper\",layer=\"seccomp\"} 1",
+        "tmem_sandbox_layer{process=\"worker\",layer=\"namespaces\"} 0",
     ] {
         assert!(
             text.lines().any(|have| have == line),

@@ -60,22 +60,23 @@ impl Inflight {
     }
 
     /// Removes the oldest `count` requests, which `publish` puts into the used ring before anyone who
-    /// waits for them is told. Nothing happens if somebody gave up waiting for them.
-    pub fn finish<T: Default>(
+    /// waits for them is told. Nothing happens, and nothing is returned, if somebody gave up waiting
+    /// for them.
+    pub fn finish<T>(
         &self,
         generation: Generation,
         count: usize,
         publish: impl FnOnce() -> T,
-    ) -> T {
+    ) -> Option<T> {
         let mut table = self.table.lock();
         if table.generation != generation.0 {
-            return T::default();
+            return None;
         }
         let published = publish();
         let count = count.min(table.heads.len());
         table.heads.drain(..count);
         self.wake(&table);
-        published
+        Some(published)
     }
 
     /// Removes all requests, which have been put back into the ring. Returns how many.
@@ -136,10 +137,10 @@ mod tests {
         while !inflight.draining() {
             std::thread::yield_now();
         }
-        assert!(inflight.finish(generation, 1, || true));
+        assert_eq!(inflight.finish(generation, 1, || 7), Some(7));
         assert_eq!(inflight.put_back(generation), 1);
         assert!(waiter.join().unwrap().is_empty());
-        assert!(inflight.finish(generation, 0, || true));
+        assert_eq!(inflight.finish(generation, 0, || 7), Some(7));
     }
 
     #[test]
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(inflight.drain(Duration::ZERO), [3, 5]);
         // The worker comes late; the ring's next life is not touched.
         let next = inflight.take([7].into_iter());
-        assert!(!inflight.finish(generation, 1, || true));
+        assert_eq!(inflight.finish(generation, 1, || 7), None);
         assert_eq!(inflight.put_back(generation), 0);
         assert_eq!(inflight.put_back(next), 1);
     }

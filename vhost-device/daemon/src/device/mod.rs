@@ -44,8 +44,10 @@ use vmm_sys_util::event::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::connection::fence;
 use crate::limits::{DRAIN_DEADLINE, TAKE_MAX};
 use crate::metrics::GuestMetrics;
+use crate::sandbox::{self, ThreadKind};
 use event::Events;
 use request::Chain;
 use request::serve::Served;
@@ -107,6 +109,7 @@ pub struct Device {
     station: Arc<Station>,
     memory: Memory,
     config: tmem_abi::Config,
+    sandbox: sandbox::Mode,
     events: Events,
     wake: EventFd,
     /// Puts are refused, because the daemon is about to end.
@@ -122,11 +125,11 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device for a new connection of the guest.
+    /// A device for a new connection of the guest; its threads fence themselves in as `sandbox` says.
     ///
     /// # Errors
     /// The kernel's, if there is no event descriptor to be had.
-    pub fn new(station: Arc<Station>, memory: Memory) -> io::Result<Self> {
+    pub fn new(station: Arc<Station>, memory: Memory, sandbox: sandbox::Mode) -> io::Result<Self> {
         let config = config_space::config_space(
             station.pairs(),
             station.guest.grant_pages(),
@@ -141,6 +144,7 @@ impl Device {
             station,
             memory,
             config,
+            sandbox,
             events: Events::default(),
             wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             ending: AtomicBool::new(false),
@@ -209,13 +213,37 @@ impl Device {
         });
     }
 
-    /// Remembers the rings of a thread, for those who must wait for them.
+    /// Remembers the rings of a thread, for those who must wait for them. The first time, it also
+    /// learns what became of the exclusive get that a dead worker left behind.
     fn meet(&self, thread: usize, rings: &[Ring]) {
         let first = if thread == 0 { 0 } else { 2 * thread + 1 };
         let mut known = self.rings.lock();
         for (place, ring) in known.iter_mut().skip(first).zip(rings) {
             if place.is_none() {
                 *place = Some(ring.clone());
+                if thread > 0 {
+                    self.resolve(thread - 1, ring);
+                }
+            }
+        }
+    }
+
+    /// Forgets the pages of an exclusive get that was given back before a worker died, and puts those
+    /// of one that was not back: it is run again.
+    fn resolve(&self, pair: usize, ring: &Ring) {
+        let guest = &self.station.guest;
+        let queue = worker::get_queue(pair);
+        for (of, position) in guest.unresolved() {
+            if of == queue {
+                let used = ring.next_used() == position.wrapping_add(1);
+                let pages = guest.resolve(queue, used);
+                tracing::debug!(
+                    guest = self.name(),
+                    queue,
+                    used,
+                    pages,
+                    "an exclusive get is resolved"
+                );
             }
         }
     }
@@ -242,19 +270,21 @@ impl Device {
             };
             control.suppress_kicks(&mem);
             let mut served = batch(control, "control").serve(TAKE_MAX, |taken, _| {
-                self.serve_control(context, &mem, &mut chain, taken)
+                Some(self.serve_control(context, &mem, &mut chain, taken))
             });
-            served +=
-                batch(balloon, "balloon").serve(TAKE_MAX, |taken, _| match chain.gather(taken) {
+            served += batch(balloon, "balloon").serve(TAKE_MAX, |taken, _| {
+                Some(match chain.gather(taken) {
                     Ok(()) => control::answer(&mem, &chain, status::UNSUPPORTED),
                     Err(kind) => Served::silent(kind),
-                });
+                })
+            });
             while !self.events.is_empty() {
-                let delivered =
-                    batch(event, "event").serve(1, |taken, _| match chain.gather(taken) {
+                let delivered = batch(event, "event").serve(1, |taken, _| {
+                    Some(match chain.gather(taken) {
                         Ok(()) => self.events.deliver(&mem, &chain),
                         Err(kind) => Served::silent(kind),
-                    });
+                    })
+                });
                 if delivered == 0 || (context.over)() {
                     break;
                 }
@@ -317,6 +347,8 @@ impl VhostUserBackend for Device {
     }
 
     fn features(&self) -> u64 {
+        // Asked by the thread that the crate has for the front-end's messages, and by no other.
+        fence(self.sandbox, ThreadKind::Connection);
         FEATURES
     }
 
@@ -411,6 +443,8 @@ impl VhostUserBackend for Device {
         rings: &[Ring],
         thread: usize,
     ) -> io::Result<()> {
+        // The crate starts these threads, so this is the first that they come by.
+        fence(self.sandbox, ThreadKind::Queue);
         if usize::from(event) > self.num_queues() {
             // Nothing to read is as good as something: the queue of events is looked at anyway.
             let _ = self.wake.read();

@@ -36,6 +36,8 @@ pub struct Ring {
 struct Shared {
     inflight: Inflight,
     broken: AtomicBool,
+    /// The ring goes on after another back-end, which may have died before it interrupted the driver.
+    resumed: AtomicBool,
 }
 
 /// Where to look, without any lock, for a request that was made available.
@@ -66,6 +68,11 @@ impl Ring {
         into: &mut [Option<Taken<'m>>],
     ) -> Result<(usize, Generation), Malformed> {
         let mut state = self.vring.get_mut();
+        if self.shared.resumed.load(Ordering::Relaxed) && state.is_enabled() {
+            self.shared.resumed.store(false, Ordering::Relaxed);
+            // One interrupt too many is better than one too few. Without a descriptor nobody waits.
+            let _ = state.signal_used_queue();
+        }
         let room = into.len();
         let mut count = 0;
         let mut fault = None;
@@ -118,7 +125,8 @@ impl Ring {
 
     /// Gives the oldest requests back to the driver: the head of each, and the bytes of its writable
     /// part that were written. Interrupts the driver if it wants that; one that does not say for
-    /// which request it waits is interrupted before a `pause` only. Returns whether it was.
+    /// which request it waits is interrupted before a `pause` only. Returns whether it was; nothing if
+    /// somebody gave up waiting for the requests, which are then not given back.
     ///
     /// # Errors
     /// [`Malformed::RingAddress`] if the ring is not in guest memory; it is broken then.
@@ -128,23 +136,45 @@ impl Ring {
         generation: Generation,
         used: impl ExactSizeIterator<Item = (u16, u32)>,
         pause: bool,
-    ) -> Result<bool, Malformed> {
+    ) -> Result<Option<bool>, Malformed> {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
-        let broken = self.shared.inflight.finish(generation, used.len(), || {
+        let published = self.shared.inflight.finish(generation, used.len(), || {
             let mut broken = false;
             for (head, bytes) in used {
                 broken |= queue.add_used(mem, head, bytes).is_err();
             }
             broken
         });
-        if broken {
-            return Err(self.break_down());
+        match published {
+            None => Ok(None),
+            Some(true) => Err(self.break_down()),
+            Some(false) if pause || queue.event_idx_enabled() => {
+                self.notify(&mut state, mem).map(Some)
+            }
+            Some(false) => Ok(Some(false)),
         }
-        if pause || queue.event_idx_enabled() {
-            return self.notify(&mut state, mem);
+    }
+
+    /// The index under which the next request is given back.
+    #[must_use]
+    pub fn next_used(&self) -> u16 {
+        self.vring.get_ref().get_queue().next_used()
+    }
+
+    /// Begins where the used ring ends. Requests are given back in order, so that is the first one
+    /// that was not, whatever base the front-end names: the last back-end may have died, and some
+    /// front-ends name the newest request then.
+    fn resume(&self) {
+        if self.vring.get_ref().get_queue().used_ring() == 0 {
+            return;
         }
-        Ok(false)
+        // A ring outside guest memory is met again, and named, when it is looked at.
+        if let Ok(used) = self.vring.queue_used_idx() {
+            self.vring.set_queue_next_avail(used);
+            self.vring.set_queue_next_used(used);
+            self.shared.resumed.store(used != 0, Ordering::Relaxed);
+        }
     }
 
     /// Puts the requests that were taken and not begun back into the ring.
@@ -344,6 +374,9 @@ impl VringT<Memory> for Ring {
 
     fn set_queue_ready(&self, ready: bool) {
         self.mend();
+        if ready {
+            self.resume();
+        }
         self.vring.set_queue_ready(ready);
     }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use tmem_pages::{Guest, Worker};
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
+use tmem_abi::QUEUE_REQUEST_FIRST;
+
 use super::inflight::Generation;
 use super::poll::Poller;
 use super::request::Malformed;
@@ -199,7 +201,7 @@ impl PairWorker {
         mem: &GuestMemoryMmap,
     ) -> usize {
         let gets = self.batch(context, rings.get, "get", mem);
-        serve_gets(gets, &mut self.get, &mut self.engine)
+        serve_gets(gets, self.pair, &mut self.get, &mut self.engine)
     }
 
     /// Serves what is in the put ring now, and the get ring meanwhile. Returns the number of
@@ -213,18 +215,22 @@ impl PairWorker {
         let gets = self.batch(context, rings.get, "get", mem);
         let puts = self.batch(context, rings.put, "put", mem);
         let Self {
-            engine, get, put, ..
+            pair,
+            engine,
+            get,
+            put,
+            ..
         } = self;
         // Pages dealt with since the get ring was looked at.
         let mut pages = 0;
-        puts.serve(TAKE_MAX, |chain, before_long| {
+        puts.serve(TAKE_MAX, |chain, turn| {
             run(chain, put, Lane::Put, context, mem, |mut job| {
                 if job.is_long() || pages >= CHUNK_PAGES {
-                    before_long();
+                    turn.give_back();
                 }
                 loop {
                     if pages >= CHUNK_PAGES {
-                        serve_gets(gets, get, engine);
+                        serve_gets(gets, *pair, get, engine);
                         pages = 0;
                     }
                     if job.step(mem, engine) {
@@ -234,24 +240,45 @@ impl PairWorker {
                 }
                 let served = job.finish(mem);
                 pages += served.page_count().saturating_add(1).min(CHUNK_PAGES);
-                served
+                Some(served)
             })
         })
     }
 }
 
-/// Serves what is in a get ring now. Returns the number of requests.
-fn serve_gets(gets: Batch<'_>, slot: &mut Slot, engine: &mut Worker) -> usize {
+/// Serves what is in the get ring of `pair` now. Returns the number of requests.
+fn serve_gets(gets: Batch<'_>, pair: usize, slot: &mut Slot, engine: &mut Worker) -> usize {
     let Batch { context, mem, .. } = gets;
-    gets.serve(TAKE_MAX, |chain, before_long| {
+    gets.serve(TAKE_MAX, |chain, turn| {
         run(chain, slot, Lane::Get, context, mem, |mut job| {
-            if job.is_long() {
-                before_long();
+            if job.takes() {
+                // Pages that leave with their request must be found again if this process dies
+                // before the request is given back, and must not if it dies after.
+                turn.give_back();
+                engine.begin_taking(get_queue(pair), turn.position());
+            } else if job.is_long() {
+                turn.give_back();
             }
             while !job.step(mem, engine) {}
-            job.finish(mem)
+            let takes = job.takes();
+            let served = job.finish(mem);
+            if !takes {
+                return Some(served);
+            }
+            if turn.give_back_now(served) {
+                engine.commit_taken();
+            } else {
+                engine.abort_taken();
+            }
+            None
         })
     })
+}
+
+/// The number of a pair's get queue.
+pub(super) fn get_queue(pair: usize) -> u32 {
+    // There are at most 64 queues.
+    u32::from(QUEUE_REQUEST_FIRST) + 2 * u32::try_from(pair).unwrap_or(u32::MAX / 4)
 }
 
 /// Gathers a chain and runs it, if it is a request, by `work`.
@@ -261,14 +288,14 @@ fn run(
     lane: Lane,
     context: &Context<'_>,
     mem: &GuestMemoryMmap,
-    work: impl FnOnce(Job<'_>) -> Served,
-) -> Served {
+    work: impl FnOnce(Job<'_>) -> Option<Served>,
+) -> Option<Served> {
     match slot.chain.gather(chain) {
         Ok(()) => match begin(mem, slot, lane, context.guest, (context.ending)()) {
             Ok(job) => work(job),
-            Err(served) => served,
+            Err(served) => Some(served),
         },
-        Err(kind) => Served::silent(kind),
+        Err(kind) => Some(Served::silent(kind)),
     }
 }
 
@@ -285,11 +312,11 @@ pub(super) struct Batch<'a> {
 impl Batch<'_> {
     /// Takes what is in the ring, has each chain served, uses it, and at the end notifies the
     /// driver. At most `limit` chains, and at most [`TAKE_MAX`]. Returns the number used.
-    /// `serve` calls what it is given before long work, so that what is done does not wait for it.
+    /// `serve` returns nothing for a request that it has given back itself.
     pub(super) fn serve(
         &self,
         limit: usize,
-        mut serve: impl FnMut(Taken<'_>, &mut dyn FnMut()) -> Served,
+        mut serve: impl FnMut(Taken<'_>, &mut Turn<'_, '_>) -> Option<Served>,
     ) -> usize {
         let mut taken = [const { None }; TAKE_MAX];
         let (count, generation) = match self.ring.take(self.mem, &mut taken[..limit.min(TAKE_MAX)])
@@ -303,53 +330,102 @@ impl Batch<'_> {
         if count == 0 {
             return 0;
         }
-        let start = Instant::now();
         let mut used = 0;
-        let mut done = Done::default();
+        let mut turn = Turn {
+            batch: self,
+            generation,
+            start: Instant::now(),
+            head: 0,
+            done: Done::default(),
+        };
         for chain in taken.into_iter().flatten() {
             if self.ring.draining() {
-                self.use_up(&mut done, generation, start, false);
+                turn.use_up(false);
                 self.ring.put_back(generation);
                 break;
             }
-            let head = chain.head_index();
-            let served = serve(chain, &mut || {
-                if used > 0 {
-                    self.use_up(&mut done, generation, start, true);
-                }
-            });
-            done.push(head, served);
+            turn.head = chain.head_index();
             used += 1;
-            if done.is_due() {
-                self.use_up(&mut done, generation, start, false);
+            if let Some(served) = serve(chain, &mut turn) {
+                turn.done.push(turn.head, served);
+            }
+            if turn.done.is_due() {
+                turn.use_up(false);
             }
         }
-        self.use_up(&mut done, generation, start, true);
+        turn.use_up(true);
         used
     }
+}
 
-    /// Gives `done` back to the driver, and counts it; before a `pause` if nothing follows soon.
-    fn use_up(&self, done: &mut Done, generation: Generation, start: Instant, pause: bool) {
-        let served = done.served.iter().take(std::mem::take(&mut done.count));
-        done.pages = 0;
+/// A batch under way.
+pub(super) struct Turn<'b, 'a> {
+    batch: &'b Batch<'a>,
+    generation: Generation,
+    start: Instant,
+    /// The request that is served.
+    head: u16,
+    done: Done,
+}
+
+impl Turn<'_, '_> {
+    /// Gives back what was served before this request, so that it does not wait for long work.
+    pub(super) fn give_back(&mut self) {
+        if self.done.count > 0 {
+            self.use_up(true);
+        }
+    }
+
+    /// Gives this request back at once. Returns whether the driver has it now.
+    pub(super) fn give_back_now(&mut self, served: Served) -> bool {
+        self.done.push(self.head, served);
+        self.use_up(true)
+    }
+
+    /// The used index that this request gets if all before it have been given back.
+    pub(super) fn position(&self) -> u16 {
+        self.batch.ring.next_used()
+    }
+
+    /// Gives what is done back to the driver, and counts it; before a `pause` if nothing follows
+    /// soon. Returns whether the driver has it.
+    fn use_up(&mut self, pause: bool) -> bool {
+        let Batch {
+            context,
+            metrics,
+            ring,
+            name,
+            mem,
+        } = self.batch;
+        let served = (self.done.served.iter()).take(std::mem::take(&mut self.done.count));
+        self.done.pages = 0;
         let used = served
             .clone()
             .map(|(head, served)| (*head, served.used_bytes));
-        match self.ring.finish(self.mem, generation, used, pause) {
-            Ok(true) => self.metrics.called(),
-            Ok(false) => {}
-            Err(kind) => self.context.broken(kind, self.name),
-        }
+        let given = match ring.finish(mem, self.generation, used, pause) {
+            Ok(Some(called)) => {
+                if called {
+                    metrics.called();
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(kind) => {
+                context.broken(kind, name);
+                false
+            }
+        };
         if served.len() == 0 {
-            return;
+            return given;
         }
-        let ns = nanos(start.elapsed());
+        let ns = nanos(self.start.elapsed());
         for (_, served) in served {
-            self.metrics.served(served, ns);
+            metrics.served(served, ns);
             if let Some(kind) = served.malformed {
-                self.context.malformed(kind, self.name);
+                context.malformed(kind, name);
             }
         }
+        given
     }
 }
 

@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The index of a dense pool: a two-level table, like a page table.
 //!
-//! A leaf holds the words of 512 neighbouring pages and 8 locks of one byte, one for 64 words. A
-//! lock bit in each word would be finer and no larger, but its waiters could only spin, and an
-//! exclusive get copies 4 KiB under the lock. Gets that leave the page take no lock: they read the
-//! word, pin the frame, and read the word again.
+//! A leaf holds the words of 512 neighbouring pages. Its words lie in the map, in the region of the
+//! pool's slot, where the next process finds them; a leaf that no put has reached is a hole there,
+//! and stays one. What only a living process needs is on the heap: whether a leaf was reached, and
+//! 8 locks of one byte for it, one for 64 words. A lock bit in each word would be finer and no
+//! larger, but its waiters could only spin, and an exclusive get copies 4 KiB under the lock. Gets
+//! that leave the page take no lock: they read the word, pin the frame, and read the word again.
+//!
+//! The region goes to another pool once this one is closed and cleared; so whoever may still have
+//! the old pool in hand looks whether it is closed, under the lock or after reading a word.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::{Change, Entry, Found, Slots};
 use crate::frames::{FrameNo, Frames, OwnerNo};
 use crate::handle::{ObjectId, PageIndex};
+use crate::kept::Kept64;
+use crate::layout::LEAF_BYTES;
 use crate::sys::OwnedFrame;
 
 /// Words in a leaf.
@@ -21,20 +28,20 @@ pub(crate) const LEAF_WORDS: usize = 512;
 /// Words that share a lock.
 const STRIPE_WORDS: usize = 64;
 
-/// The words of 512 pages.
-#[derive(Debug)]
-struct Leaf {
-    words: [AtomicU64; LEAF_WORDS],
+/// What the heap knows of a leaf.
+#[derive(Debug, Default)]
+#[repr(align(16))]
+struct Marker {
     stripes: [Mutex<()>; LEAF_WORDS / STRIPE_WORDS],
+    /// A put has reached the leaf, so it takes memory.
+    made: AtomicBool,
 }
 
-impl Leaf {
-    fn new() -> Box<Self> {
-        Box::new(Self {
-            words: [const { AtomicU64::new(Entry::EMPTY_WORD) }; LEAF_WORDS],
-            stripes: [const { Mutex::new(()) }; LEAF_WORDS / STRIPE_WORDS],
-        })
-    }
+/// The words of a leaf, and its marker.
+#[derive(Clone, Copy)]
+struct Leaf<'a> {
+    marker: &'a Marker,
+    words: &'a [Kept64; LEAF_WORDS],
 }
 
 /// The index of a dense pool.
@@ -42,7 +49,9 @@ impl Leaf {
 pub(crate) struct Dense {
     pages: u32,
     owner: OwnerNo,
-    leaves: Box<[OnceLock<Box<Leaf>>]>,
+    /// The first leaf of the pool's region.
+    first: usize,
+    markers: Box<[Marker]>,
     leaves_made: AtomicUsize,
     /// Held to make a leaf and to close the index, so that no leaf appears behind a close.
     grow: Mutex<()>,
@@ -50,15 +59,33 @@ pub(crate) struct Dense {
 }
 
 impl Dense {
+    /// The index of a pool in a slot whose region is empty, or, after [`Dense::mark_made`], of what
+    /// is in it.
     pub(crate) fn new(pages: u32, slots: Slots, frames: &Frames) -> Self {
+        let owner = OwnerNo(slots.pool);
+        frames.set_owner(owner, slots.guest, slots.pool, ObjectId::ZERO);
         let leaves = (pages as usize).div_ceil(LEAF_WORDS);
         Self {
             pages,
-            owner: frames.add_owner(slots.guest, slots.pool, ObjectId::ZERO),
-            leaves: (0..leaves).map(|_| OnceLock::new()).collect(),
+            owner,
+            first: slots.pool as usize * frames.mapping().layout().region_leaves,
+            markers: (0..leaves).map(|_| Marker::default()).collect(),
             leaves_made: AtomicUsize::new(0),
             grow: Mutex::new(()),
             closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The leaves of the map that are this pool's.
+    pub(crate) fn leaves(&self) -> Range<usize> {
+        self.first..self.first + self.markers.len()
+    }
+
+    /// Notes that a leaf, by its number in the map, is in memory.
+    pub(crate) fn mark_made(&self, leaf: usize) {
+        let marker = &self.markers[leaf - self.first];
+        if !marker.made.swap(true, Ordering::Relaxed) {
+            self.leaves_made.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -67,25 +94,33 @@ impl Dense {
         index.0 < self.pages
     }
 
+    /// The leaf of this number in the pool, if a put has reached it.
+    #[inline]
+    fn leaf<'a>(&'a self, frames: &'a Frames, leaf: usize) -> Option<Leaf<'a>> {
+        let marker = self.markers.get(leaf)?;
+        // The words are zero until a put finds the mark, or sets it; nothing is published by it.
+        marker.made.load(Ordering::Relaxed).then(|| Leaf {
+            marker,
+            words: &frames.mapping().leaf(self.first + leaf).0,
+        })
+    }
+
     /// The leaf of a page, if there is one, and the page's place in it.
     #[inline]
-    fn leaf(&self, index: PageIndex) -> (Option<&Leaf>, usize) {
+    fn leaf_of<'a>(&'a self, frames: &'a Frames, index: PageIndex) -> (Option<Leaf<'a>>, usize) {
         let index = index.0 as usize;
-        let leaf = self.leaves.get(index / LEAF_WORDS).and_then(OnceLock::get);
-        (leaf.map(|leaf| &**leaf), index % LEAF_WORDS)
+        (self.leaf(frames, index / LEAF_WORDS), index % LEAF_WORDS)
     }
 
     #[cold]
-    fn make_leaf(&self, index: PageIndex) -> Option<&Leaf> {
+    fn make_leaf<'a>(&'a self, frames: &'a Frames, index: PageIndex) -> Option<Leaf<'a>> {
         let _grow = self.grow.lock();
         if self.is_closed() {
             return None;
         }
-        let leaf = self.leaves.get(index.0 as usize / LEAF_WORDS)?;
-        Some(leaf.get_or_init(|| {
-            self.leaves_made.fetch_add(1, Ordering::Relaxed);
-            Leaf::new()
-        }))
+        let leaf = index.0 as usize / LEAF_WORDS;
+        self.mark_made(self.first + leaf);
+        self.leaf(frames, leaf)
     }
 
     #[inline]
@@ -96,13 +131,13 @@ impl Dense {
         grow: bool,
         decide: impl FnOnce(Entry) -> Change,
     ) -> Option<Entry> {
-        let (leaf, at) = self.leaf(index);
+        let (leaf, at) = self.leaf_of(frames, index);
         let leaf = match leaf {
             Some(leaf) => leaf,
-            None if grow => self.make_leaf(index)?,
+            None if grow => self.make_leaf(frames, index)?,
             None => return Some(Entry::Empty),
         };
-        let _stripe = leaf.stripes[at / STRIPE_WORDS].lock();
+        let _stripe = leaf.marker.stripes[at / STRIPE_WORDS].lock();
         // Whoever closes the index takes this lock after, and empties what is written before.
         if self.is_closed() {
             return None;
@@ -112,6 +147,8 @@ impl Dense {
         let new = match decide(old) {
             Change::Keep => return Some(old),
             Change::Clear => Entry::Empty,
+            Change::Take => old.taken(),
+            Change::PutBack => old.put_back(),
             Change::Same { value, ticket } => Entry::Same { value, ticket },
             Change::Frame(page) => {
                 let generation = next_generation(frames, old);
@@ -129,49 +166,58 @@ impl Dense {
         index: PageIndex,
         strays: &mut Vec<OwnedFrame>,
     ) -> Found<'a> {
-        let (Some(leaf), at) = self.leaf(index) else {
+        let (Some(leaf), at) = self.leaf_of(frames, index) else {
             return Found::Missing;
         };
         let word = &leaf.words[at];
         loop {
             let now = word.load(Ordering::Acquire);
-            let frame = match Entry::from_word(now) {
-                Entry::Empty => return Found::Missing,
+            // Not closed after the word was read: then it was not yet another pool's.
+            let found = match Entry::from_word(now) {
+                _ if self.is_closed() => return Found::Missing,
+                Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. } => {
+                    return Found::Missing;
+                }
                 Entry::Same { value, .. } => return Found::Same(value),
+                Entry::Damaged => return Found::Damaged,
                 Entry::Frame(frame) => frame,
             };
-            frames.mapping().prefetch(frame);
+            frames.mapping().prefetch(found);
             // The frame may have gone, or hold another page by now; then the word has changed. Once
             // it is pinned it cannot come back to this word, so an unchanged word vouches for it.
-            let Some(pin) = frames.mapping().pin(frame) else {
+            let Some(pin) = frames.mapping().pin(found) else {
                 continue;
             };
-            if word.load(Ordering::Acquire) == now {
+            if word.load(Ordering::Acquire) == now && !self.is_closed() {
                 return Found::Frame(pin);
             }
             strays.extend(pin.unpin());
         }
     }
 
-    pub(crate) fn evict(&self, index: PageIndex, frame: FrameNo) -> bool {
-        let (Some(leaf), at) = self.leaf(index) else {
+    pub(crate) fn evict(&self, frames: &Frames, index: PageIndex, frame: FrameNo) -> bool {
+        let (Some(leaf), at) = self.leaf_of(frames, index) else {
             return false;
         };
-        let Some(_stripe) = leaf.stripes[at / STRIPE_WORDS].try_lock() else {
+        let Some(_stripe) = leaf.marker.stripes[at / STRIPE_WORDS].try_lock() else {
             return false;
         };
         let word = &leaf.words[at];
-        let found = word.load(Ordering::Relaxed) == Entry::Frame(frame).to_word();
+        let page = Entry::Frame(frame).to_word();
+        let found = !self.is_closed() && word.load(Ordering::Relaxed) == page;
         if found {
             word.store(Entry::EMPTY_WORD, Ordering::Release);
         }
         found
     }
 
+    /// Empties the entries `first ..= last` that `keep` does not keep; of a closed pool only if
+    /// `closing`, by the one who closed it.
     pub(crate) fn clear_range(
         &self,
-        first: u32,
-        last: u32,
+        frames: &Frames,
+        (first, last): (u32, u32),
+        closing: bool,
         keep: &mut dyn FnMut(Entry) -> bool,
         removed: &mut dyn FnMut(Entry),
     ) {
@@ -179,17 +225,20 @@ impl Dense {
         let mut at = first as usize;
         while at <= last {
             let leaf_end = (at / LEAF_WORDS + 1) * LEAF_WORDS;
-            let Some(leaf) = self.leaves[at / LEAF_WORDS].get() else {
+            let Some(leaf) = self.leaf(frames, at / LEAF_WORDS) else {
                 at = leaf_end;
                 continue;
             };
             let stripe_end = (at / STRIPE_WORDS + 1) * STRIPE_WORDS;
             let end = stripe_end.min(last + 1);
             let base = leaf_end - LEAF_WORDS;
-            let _stripe = leaf.stripes[(at - base) / STRIPE_WORDS].lock();
+            let _stripe = leaf.marker.stripes[(at - base) / STRIPE_WORDS].lock();
+            if self.is_closed() && !closing {
+                return;
+            }
             for word in &leaf.words[at - base..end - base] {
                 let entry = Entry::from_word(word.load(Ordering::Relaxed));
-                if !entry.is_empty() && !keep(entry) {
+                if entry != Entry::Empty && !keep(entry) {
                     word.store(Entry::EMPTY_WORD, Ordering::Release);
                     removed(entry);
                 }
@@ -198,9 +247,9 @@ impl Dense {
         }
     }
 
-    pub(crate) fn close(&self) -> bool {
+    pub(crate) fn close(&self) {
         let _grow = self.grow.lock();
-        !self.closed.swap(true, Ordering::Relaxed)
+        self.closed.store(true, Ordering::Release);
     }
 
     #[inline]
@@ -208,28 +257,29 @@ impl Dense {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Gives the leaves' memory back. They are all zeroes, so the next pool can have them even if
+    /// the file system keeps the memory.
     pub(crate) fn release(&self, frames: &Frames) {
-        frames.remove_owner(self.owner);
+        if self.leaves_made.load(Ordering::Relaxed) > 0 {
+            let _kept = frames.mapping().punch_leaves(self.leaves());
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.leaves) + self.leaves_made.load(Ordering::Relaxed) * size_of::<Leaf>()
+        size_of_val(&*self.markers) + self.leaves_made.load(Ordering::Relaxed) * LEAF_BYTES
     }
 
-    pub(crate) fn visit(&self, seen: &mut dyn FnMut(ObjectId, PageIndex, Entry)) {
-        let mut index = 0;
-        for leaf in &self.leaves {
-            let Some(leaf) = leaf.get() else {
-                index += LEAF_WORDS;
+    pub(crate) fn visit(&self, frames: &Frames, seen: &mut dyn FnMut(ObjectId, PageIndex, Entry)) {
+        for (leaf, base) in (0..self.markers.len()).zip((0..).step_by(LEAF_WORDS)) {
+            let Some(leaf) = self.leaf(frames, leaf) else {
                 continue;
             };
             for (at, word) in leaf.words.iter().enumerate() {
-                let _stripe = leaf.stripes[at / STRIPE_WORDS].lock();
+                let _stripe = leaf.marker.stripes[at / STRIPE_WORDS].lock();
                 let entry = Entry::from_word(word.load(Ordering::Relaxed));
-                if let (false, Ok(index)) = (entry.is_empty(), u32::try_from(index)) {
+                if let (true, Ok(index)) = (entry != Entry::Empty, u32::try_from(base + at)) {
                     seen(ObjectId::ZERO, PageIndex(index), entry);
                 }
-                index += 1;
             }
         }
     }
@@ -238,11 +288,8 @@ impl Dense {
 /// The generation of a page that takes the place of `old`.
 #[inline]
 pub(super) fn next_generation(frames: &Frames, old: Entry) -> u32 {
-    match old {
-        Entry::Frame(frame) => {
-            let before = &frames.mapping().entry(frame).generation;
-            before.load(Ordering::Relaxed).wrapping_add(1)
-        }
-        Entry::Empty | Entry::Same { .. } => 0,
-    }
+    old.frame().map_or(0, |frame| {
+        let before = &frames.mapping().entry(frame).generation;
+        before.load(Ordering::Relaxed).wrapping_add(1)
+    })
 }

@@ -6,8 +6,14 @@
 //! tag 0  0                                                                     no page
 //! tag 1  0                                       frame number                  in a frame
 //! tag 2  the byte      ticket                                                  one byte repeated
+//! tag 3  0                                                                     damaged
+//! tag 5  as tag 1                                                              taken, in a frame
+//! tag 6  as tag 2                                                              taken, one byte repeated
 //! ```
-//! Twelve tags are left for places that are not DRAM. A framed page's ticket is in the frame table.
+//! Nine tags are left for places that are not DRAM. A framed page's ticket is in the frame table. A
+//! page is taken between its delivery to an exclusive get and the word that the delivery arrived:
+//! to a get it is not there, to a put or a flush its ticket counts, as if it were. Words of dense
+//! pools lie in the map, so a tag keeps its meaning for ever.
 
 use crate::frames::{FrameNo, Frames};
 use crate::handle::Ticket;
@@ -15,11 +21,14 @@ use crate::handle::Ticket;
 const TAG_SHIFT: u32 = 60;
 const TAG_FRAME: u64 = 1;
 const TAG_SAME: u64 = 2;
+const TAG_DAMAGED: u64 = 3;
+const TAG_TAKEN_FRAME: u64 = 5;
+const TAG_TAKEN_SAME: u64 = 6;
 const VALUE_SHIFT: u32 = 52;
 const _: () = assert!(Ticket::LIMIT == 1 << VALUE_SHIFT);
 
 /// A word of the index, read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Entry {
     /// No page.
     Empty,
@@ -27,6 +36,17 @@ pub(crate) enum Entry {
     Frame(FrameNo),
     /// The page is `value`, 4096 times.
     Same {
+        /// The byte.
+        value: u8,
+        /// The put's ticket.
+        ticket: u64,
+    },
+    /// There was a page, and its bytes cannot be told any more.
+    Damaged,
+    /// The page in this frame has been delivered to an exclusive get.
+    TakenFrame(FrameNo),
+    /// The page of one repeated byte has been delivered to an exclusive get.
+    TakenSame {
         /// The byte.
         value: u8,
         /// The put's ticket.
@@ -41,45 +61,91 @@ impl Entry {
     /// Writes the word.
     #[inline]
     pub(crate) fn to_word(self) -> u64 {
+        let frame = |tag: u64, frame: FrameNo| (tag << TAG_SHIFT) | u64::from(frame.0);
+        let same = |tag: u64, value: u8, ticket| {
+            (tag << TAG_SHIFT) | (u64::from(value) << VALUE_SHIFT) | ticket
+        };
         match self {
             Self::Empty => Self::EMPTY_WORD,
-            Self::Frame(frame) => (TAG_FRAME << TAG_SHIFT) | u64::from(frame.0),
-            Self::Same { value, ticket } => {
-                (TAG_SAME << TAG_SHIFT) | (u64::from(value) << VALUE_SHIFT) | ticket
-            }
+            Self::Frame(number) => frame(TAG_FRAME, number),
+            Self::Same { value, ticket } => same(TAG_SAME, value, ticket),
+            Self::Damaged => TAG_DAMAGED << TAG_SHIFT,
+            Self::TakenFrame(number) => frame(TAG_TAKEN_FRAME, number),
+            Self::TakenSame { value, ticket } => same(TAG_TAKEN_SAME, value, ticket),
         }
     }
 
     /// Reads a word that [`Entry::to_word`] wrote.
     #[inline]
     pub(crate) fn from_word(word: u64) -> Self {
+        let entry = Self::read_word(word);
+        assert!(entry.is_some(), "index entry with an unknown tag");
+        entry.unwrap_or(Self::Empty)
+    }
+
+    /// Reads any word; nothing if [`Entry::to_word`] did not write it.
+    #[inline]
+    pub(crate) fn read_word(word: u64) -> Option<Self> {
         let [frame @ .., _, _, _, _] = word.to_le_bytes();
+        let frame = FrameNo(u32::from_le_bytes(frame));
+        let value = (word >> VALUE_SHIFT).to_le_bytes()[0];
+        let ticket = word & (Ticket::LIMIT - 1);
         match word >> TAG_SHIFT {
-            TAG_FRAME => Self::Frame(FrameNo(u32::from_le_bytes(frame))),
-            TAG_SAME => Self::Same {
-                value: (word >> VALUE_SHIFT).to_le_bytes()[0],
-                ticket: word & (Ticket::LIMIT - 1),
-            },
-            _ => {
-                assert_eq!(word, Self::EMPTY_WORD, "index entry with an unknown tag");
-                Self::Empty
-            }
+            TAG_FRAME => Some(Self::Frame(frame)),
+            TAG_SAME => Some(Self::Same { value, ticket }),
+            TAG_DAMAGED => Some(Self::Damaged),
+            TAG_TAKEN_FRAME => Some(Self::TakenFrame(frame)),
+            TAG_TAKEN_SAME => Some(Self::TakenSame { value, ticket }),
+            _ => (word == Self::EMPTY_WORD).then_some(Self::Empty),
         }
     }
 
-    /// No page.
+    /// There is a page, to whoever gets it.
     #[inline]
-    pub(crate) fn is_empty(self) -> bool {
-        self == Self::Empty
+    pub(crate) fn is_page(self) -> bool {
+        matches!(self, Self::Frame(_) | Self::Same { .. } | Self::Damaged)
     }
 
-    /// There is a page, and its ticket is above `ticket`.
+    /// The frame that the entry keeps from being used again.
+    #[inline]
+    pub(crate) fn frame(self) -> Option<FrameNo> {
+        match self {
+            Self::Frame(frame) | Self::TakenFrame(frame) => Some(frame),
+            Self::Empty | Self::Same { .. } | Self::Damaged | Self::TakenSame { .. } => None,
+        }
+    }
+
+    /// The entry of the same page, taken.
+    #[inline]
+    pub(crate) fn taken(self) -> Self {
+        match self {
+            Self::Frame(frame) => Self::TakenFrame(frame),
+            Self::Same { value, ticket } => Self::TakenSame { value, ticket },
+            other => other,
+        }
+    }
+
+    /// The entry of the same page, put back.
+    #[inline]
+    pub(crate) fn put_back(self) -> Self {
+        match self {
+            Self::TakenFrame(frame) => Self::Frame(frame),
+            Self::TakenSame { value, ticket } => Self::Same { value, ticket },
+            other => other,
+        }
+    }
+
+    /// There is a page, or one is taken, and its ticket is above `ticket`.
     #[inline]
     pub(crate) fn is_newer(self, ticket: Ticket, frames: &Frames) -> bool {
         match self {
-            Self::Empty => false,
-            Self::Frame(frame) => frames.mapping().entry(frame).ticket() > ticket.get(),
-            Self::Same { ticket: stored, .. } => stored > ticket.get(),
+            Self::Empty | Self::Damaged => false,
+            Self::Frame(frame) | Self::TakenFrame(frame) => {
+                frames.mapping().entry(frame).ticket() > ticket.get()
+            }
+            Self::Same { ticket: stored, .. } | Self::TakenSame { ticket: stored, .. } => {
+                stored > ticket.get()
+            }
         }
     }
 }
@@ -102,8 +168,13 @@ mod tests {
                 value: 0xff,
                 ticket: Ticket::MAX.get(),
             },
+            Entry::Damaged,
         ] {
             assert_eq!(Entry::from_word(entry.to_word()), entry);
+            let taken = entry.taken();
+            assert_eq!(Entry::from_word(taken.to_word()), taken);
+            assert_eq!(taken.put_back(), entry);
+            assert_eq!(taken.frame(), entry.frame());
         }
     }
 

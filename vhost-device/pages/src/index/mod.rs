@@ -2,7 +2,7 @@
 //! The index of a pool: from object and page index to what holds the page.
 //!
 //! ```text
-//! Index ─┬─ Dense   directory → leaf of 512 words, 8 locks     a get takes no lock
+//! Index ─┬─ Dense   markers → leaf of 512 words, 8 locks       a get takes no lock; words in the map
 //!        └─ Sparse  shard (lock) → object → chunk of 16 words  a get holds the lock to find the page
 //! ```
 //! A word changes only under its lock, so that a ticket is compared and a page replaced in one step.
@@ -12,13 +12,15 @@
 
 mod dense;
 mod entry;
+mod part;
 mod sparse;
 
 pub(crate) use dense::LEAF_WORDS;
 pub(crate) use entry::Entry;
+pub(crate) use sparse::Adopted;
 
 use crate::frames::{FrameNo, Frames, Prepared};
-use crate::handle::{ObjectId, PageIndex};
+use crate::handle::{ObjectId, PageIndex, Ticket};
 use crate::pool::Layout;
 use crate::sys::{OwnedFrame, Pin};
 
@@ -29,6 +31,10 @@ pub(crate) enum Change {
     Keep,
     /// Empty it.
     Clear,
+    /// The page that is there is taken.
+    Take,
+    /// The page that is taken is there again.
+    PutBack,
     /// A page of one repeated byte.
     Same {
         /// The byte.
@@ -47,6 +53,8 @@ pub(crate) enum Found<'a> {
     Missing,
     /// A page of one repeated byte.
     Same(u8),
+    /// A page whose bytes cannot be told.
+    Damaged,
     /// A page in a frame, held still.
     Frame(Pin<'a>),
 }
@@ -56,6 +64,36 @@ pub(crate) enum Found<'a> {
 pub(crate) struct Slots {
     pub(crate) guest: u32,
     pub(crate) pool: u32,
+}
+
+/// What an index was found to hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IndexCounts {
+    /// Pages, with or without a frame.
+    pub(crate) pages: u64,
+    /// Pages without a frame.
+    pub(crate) same_filled: u64,
+    /// The highest ticket of a page.
+    pub(crate) ticket_high: Ticket,
+}
+
+impl IndexCounts {
+    /// Counts one more page.
+    pub(crate) fn add(&mut self, framed: bool, ticket: Option<Ticket>) {
+        self.pages += 1;
+        self.same_filled += u64::from(!framed);
+        self.ticket_high = self.ticket_high.max(ticket.unwrap_or(Ticket::MIN));
+    }
+}
+
+impl Default for IndexCounts {
+    fn default() -> Self {
+        Self {
+            pages: 0,
+            same_filled: 0,
+            ticket_high: Ticket::MIN,
+        }
+    }
 }
 
 /// The index of one pool.
@@ -127,6 +165,14 @@ impl Index {
         }
     }
 
+    /// Empties the entry of a closed index if it is this one.
+    pub(crate) fn strike(&self, frames: &Frames, object: ObjectId, index: PageIndex, entry: Entry) {
+        // A dense index, once it is closed, empties its words without a look at their frames.
+        if let Self::Sparse(sparse) = self {
+            sparse.strike(frames, object, index, entry);
+        }
+    }
+
     /// Empties the entry if it is `frame`, and if its lock is free.
     pub(crate) fn evict(
         &self,
@@ -136,7 +182,7 @@ impl Index {
         frame: FrameNo,
     ) -> bool {
         match self {
-            Self::Dense(dense) => object == ObjectId::ZERO && dense.evict(index, frame),
+            Self::Dense(dense) => object == ObjectId::ZERO && dense.evict(frames, index, frame),
             Self::Sparse(sparse) => sparse.evict(frames, object, index, frame),
         }
     }
@@ -153,7 +199,7 @@ impl Index {
     ) {
         match self {
             Self::Dense(dense) if object == ObjectId::ZERO => {
-                dense.clear_range(first, last, keep, removed);
+                dense.clear_range(frames, (first, last), false, keep, removed);
             }
             Self::Dense(_) => {}
             Self::Sparse(sparse) => {
@@ -162,22 +208,26 @@ impl Index {
         }
     }
 
-    /// Empties all entries that `keep` does not keep; each goes to `removed`, under its lock.
+    /// Empties all entries that `keep` does not keep; each goes to `removed`, under its lock. A
+    /// closed index is for the one to clear who closed it, and says so by `closing`.
     pub(crate) fn clear_all(
         &self,
         frames: &Frames,
+        closing: bool,
         keep: &mut dyn FnMut(Entry) -> bool,
         removed: &mut dyn FnMut(Entry),
     ) {
         match self {
-            Self::Dense(dense) => dense.clear_range(0, u32::MAX, keep, removed),
+            Self::Dense(dense) => {
+                dense.clear_range(frames, (0, u32::MAX), closing, keep, removed);
+            }
             Self::Sparse(sparse) => sparse.clear_all(frames, keep, removed),
         }
     }
 
-    /// Takes no changes from now on but those that empty entries. True the first time.
-    pub(crate) fn close(&self) -> bool {
-        each!(self, index => index.close())
+    /// Takes no changes from now on but those that empty entries.
+    pub(crate) fn close(&self) {
+        each!(self, index => index.close());
     }
 
     /// No changes are taken.
@@ -185,19 +235,16 @@ impl Index {
         each!(self, index => index.is_closed())
     }
 
-    /// Gives back what the index has in the arena. It is closed and empty.
+    /// Gives back what the index has in the map. It is closed and empty.
     pub(crate) fn release(&self, frames: &Frames) {
         if let Self::Dense(dense) = self {
             dense.release(frames);
         }
     }
 
-    /// Owner records that the index has whether or not it has framed pages.
-    pub(crate) fn owners_min(&self) -> u64 {
-        match self {
-            Self::Dense(_) => 1,
-            Self::Sparse(_) => 0,
-        }
+    /// The index has an owner record of its own, that of its slot.
+    pub(crate) fn is_dense(&self) -> bool {
+        matches!(self, Self::Dense(_))
     }
 
     /// Bytes of entries and of what leads to them.
@@ -205,8 +252,11 @@ impl Index {
         each!(self, index => index.bytes())
     }
 
-    /// Calls `seen` for each page, under its lock.
-    pub(crate) fn visit(&self, seen: &mut dyn FnMut(ObjectId, PageIndex, Entry)) {
-        each!(self, index => index.visit(seen));
+    /// Calls `seen` for each entry that is not empty, under its lock.
+    pub(crate) fn visit(&self, frames: &Frames, seen: &mut dyn FnMut(ObjectId, PageIndex, Entry)) {
+        match self {
+            Self::Dense(dense) => dense.visit(frames, seen),
+            Self::Sparse(sparse) => sparse.visit(seen),
+        }
     }
 }

@@ -6,6 +6,9 @@
 //! has in one shard is a *part* here; parts and chunks go when their last page does, so that what
 //! a guest flushed takes no memory. Chunks of a part are a sorted vector: files are mostly read in
 //! order, which appends.
+//!
+//! All this is on the heap; the next process builds it anew from the frame table. So whatever takes
+//! a frame from the index disowns it under the same lock, and the owner record goes back only then.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -15,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::dense::next_generation;
+use super::part::{CHUNK_WORDS, Part, release_owner};
 use super::{Change, Entry, Found, Slots};
 use crate::frames::{FrameNo, Frames, OwnerNo};
 use crate::handle::{ObjectId, PageIndex};
@@ -22,111 +26,8 @@ use crate::stats::Aligned;
 
 /// Locks of a pool.
 const SHARDS: usize = 32;
-/// Words in a chunk.
-const CHUNK_WORDS: u32 = 16;
 /// Neighbouring pages that lie in one shard.
 const GROUP_PAGES: u32 = 1024;
-
-type Chunk = [u64; CHUNK_WORDS as usize];
-
-/// What an object has in one shard.
-#[derive(Debug, Default)]
-struct Part {
-    /// Sorted by number; a chunk's number is the index of its first page by [`CHUNK_WORDS`].
-    chunks: Vec<(u32, Box<Chunk>)>,
-    /// The owner record, while there are framed pages.
-    owner: Option<OwnerNo>,
-    pages: u32,
-    framed: u32,
-}
-
-impl Part {
-    fn place(&self, index: PageIndex) -> Result<usize, usize> {
-        let number = index.0 / CHUNK_WORDS;
-        self.chunks.binary_search_by_key(&number, |chunk| chunk.0)
-    }
-
-    fn get(&self, index: PageIndex) -> Entry {
-        self.place(index).map_or(Entry::Empty, |at| {
-            Entry::from_word(self.chunks[at].1[(index.0 % CHUNK_WORDS) as usize])
-        })
-    }
-
-    /// Counts an entry that goes and one that comes in its place.
-    fn count(&mut self, old: Entry, new: Entry) {
-        self.pages = self.pages + u32::from(!new.is_empty()) - u32::from(!old.is_empty());
-        self.framed = self.framed + u32::from(matches!(new, Entry::Frame(_)))
-            - u32::from(matches!(old, Entry::Frame(_)));
-    }
-
-    fn set(&mut self, index: PageIndex, old: Entry, new: Entry) {
-        self.count(old, new);
-        let word = (index.0 % CHUNK_WORDS) as usize;
-        match self.place(index) {
-            Ok(at) => {
-                self.chunks[at].1[word] = new.to_word();
-                if new.is_empty() {
-                    self.drop_empty(at, at + 1);
-                }
-            }
-            Err(at) => {
-                let mut chunk = Box::new([Entry::EMPTY_WORD; CHUNK_WORDS as usize]);
-                chunk[word] = new.to_word();
-                if self.chunks.is_empty() {
-                    // Most objects are small; room for four chunks at once would cost them most.
-                    self.chunks.reserve_exact(1);
-                }
-                self.chunks.insert(at, (index.0 / CHUNK_WORDS, chunk));
-            }
-        }
-    }
-
-    /// Empties the entries `first ..= last` that `keep` does not keep.
-    fn clear(
-        &mut self,
-        (first, last): (u32, u32),
-        keep: &mut dyn FnMut(Entry) -> bool,
-        removed: &mut dyn FnMut(Entry),
-    ) {
-        let from = (self.chunks).partition_point(|chunk| chunk.0 < first / CHUNK_WORDS);
-        let to = (self.chunks).partition_point(|chunk| chunk.0 <= last / CHUNK_WORDS);
-        for at in from..to {
-            let base = self.chunks[at].0 * CHUNK_WORDS;
-            for word in 0..CHUNK_WORDS {
-                let slot = &mut self.chunks[at].1[word as usize];
-                let entry = Entry::from_word(*slot);
-                let inside = (first..=last).contains(&(base + word));
-                if inside && !entry.is_empty() && !keep(entry) {
-                    *slot = Entry::EMPTY_WORD;
-                    self.count(entry, Entry::Empty);
-                    removed(entry);
-                }
-            }
-        }
-        self.drop_empty(from, to);
-    }
-
-    /// Drops the empty ones of the chunks `from .. to`.
-    fn drop_empty(&mut self, from: usize, to: usize) {
-        let mut kept = from;
-        for at in from..to {
-            if *self.chunks[at].1 != [Entry::EMPTY_WORD; CHUNK_WORDS as usize] {
-                self.chunks.swap(kept, at);
-                kept += 1;
-            }
-        }
-        self.chunks.drain(kept..to);
-        if self.chunks.len() < self.chunks.capacity() / 4 {
-            self.chunks.shrink_to(self.chunks.len() * 2);
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.chunks.capacity() * size_of::<(u32, Box<Chunk>)>()
-            + self.chunks.len() * size_of::<Chunk>()
-    }
-}
 
 /// One lock's share of the index.
 #[derive(Debug)]
@@ -137,6 +38,15 @@ struct Shard {
 }
 
 impl Shard {
+    /// Makes a part, if it is not there. It must be changed next, which drops it if it is empty.
+    fn add_part(&mut self, object: ObjectId) {
+        if !self.parts.contains_key(&object) {
+            let part = Box::<Part>::default();
+            self.part_bytes += part.bytes();
+            self.parts.insert(object, part);
+        }
+    }
+
     /// Calls `change` on a part, and then drops what it left empty.
     fn with_part<R>(
         &mut self,
@@ -186,14 +96,15 @@ impl Shard {
     }
 }
 
-/// A part without framed pages needs no owner record. Happens under the lock that its last frame left
-/// the index under, so that there are no more records than frames, and one for each flush under way.
-fn release_owner(frames: &Frames, part: &mut Part) {
-    if part.framed == 0
-        && let Some(owner) = part.owner.take()
-    {
-        frames.remove_owner(owner);
-    }
+/// What became of a frame that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Adopted {
+    /// It is in the index.
+    Alone,
+    /// It is in the index; the page in this frame was older.
+    InPlaceOf(FrameNo),
+    /// The page that is there is newer.
+    Older,
 }
 
 /// The index of a sparse pool.
@@ -251,10 +162,8 @@ impl Sparse {
         if self.is_closed() {
             return None;
         }
-        if grow && !shard.parts.contains_key(&object) {
-            let part = Box::<Part>::default();
-            shard.part_bytes += part.bytes();
-            shard.parts.insert(object, part);
+        if grow {
+            shard.add_part(object);
         }
         let slots = self.slots;
         let old = shard.with_part(frames, object, |part| {
@@ -262,6 +171,8 @@ impl Sparse {
             let new = match decide(old) {
                 Change::Keep => return old,
                 Change::Clear => Entry::Empty,
+                Change::Take => old.taken(),
+                Change::PutBack => old.put_back(),
                 Change::Same { value, ticket } => Entry::Same { value, ticket },
                 Change::Frame(page) => {
                     let add_owner = || frames.add_owner(slots.guest, slots.pool, object);
@@ -271,11 +182,38 @@ impl Sparse {
                 }
             };
             if old != new {
-                part.set(index, old, new);
+                part.set(frames, index, old, new);
             }
             old
         });
         Some(old.unwrap_or(Entry::Empty))
+    }
+
+    /// Puts a frame where its table entry says that it belongs, unless a newer one is there.
+    pub(crate) fn adopt(
+        &self,
+        frames: &Frames,
+        (object, index): (ObjectId, PageIndex),
+        frame: FrameNo,
+        owner: OwnerNo,
+    ) -> Adopted {
+        let mut shard = self.shard(object, index).lock();
+        shard.add_part(object);
+        let adopted = shard.with_part(frames, object, |part| {
+            // All frames of a part name one record.
+            if *part.owner.get_or_insert(owner) != owner {
+                return Adopted::Older;
+            }
+            let old = part.get(index);
+            let adopted = match old.frame() {
+                Some(there) if frames.is_newer(there, frame) => return Adopted::Older,
+                Some(there) => Adopted::InPlaceOf(there),
+                None => Adopted::Alone,
+            };
+            part.set(frames, index, old, Entry::Frame(frame));
+            adopted
+        });
+        adopted.unwrap_or(Adopted::Older)
     }
 
     pub(crate) fn find<'a>(
@@ -286,8 +224,11 @@ impl Sparse {
     ) -> Found<'a> {
         let shard = self.shard(object, index).lock();
         match shard.parts.get(&object).map(|part| part.get(index)) {
-            None | Some(Entry::Empty) => Found::Missing,
+            None | Some(Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. }) => {
+                Found::Missing
+            }
             Some(Entry::Same { value, .. }) => Found::Same(value),
+            Some(Entry::Damaged) => Found::Damaged,
             // Under the lock the frame stays in the index, so it can be pinned.
             Some(Entry::Frame(frame)) => frames
                 .mapping()
@@ -310,11 +251,20 @@ impl Sparse {
             let entry = part.get(index);
             let found = entry == Entry::Frame(frame);
             if found {
-                part.set(index, entry, Entry::Empty);
+                part.set(frames, index, entry, Entry::Empty);
             }
             found
         });
         evicted.unwrap_or(false)
+    }
+
+    pub(crate) fn strike(&self, frames: &Frames, object: ObjectId, index: PageIndex, entry: Entry) {
+        let mut shard = self.shard(object, index).lock();
+        shard.with_part(frames, object, |part| {
+            if part.get(index) == entry {
+                part.set(frames, index, entry, Entry::Empty);
+            }
+        });
     }
 
     pub(crate) fn clear_range(
@@ -331,7 +281,7 @@ impl Sparse {
         for group in groups.take(SHARDS) {
             let mut shard = self.shards[Self::shard_of(base, group)].0.lock();
             shard.with_part(frames, object, |part| {
-                part.clear((first, last), keep, removed);
+                part.clear(frames, (first, last), keep, removed);
             });
         }
     }
@@ -346,7 +296,7 @@ impl Sparse {
             let mut shard = shard.0.lock();
             let mut part_bytes = 0;
             shard.parts.retain(|_, part| {
-                part.clear((0, u32::MAX), keep, removed);
+                part.clear(frames, (0, u32::MAX), keep, removed);
                 release_owner(frames, part);
                 if part.pages > 0 {
                     part_bytes += part.bytes();
@@ -358,8 +308,8 @@ impl Sparse {
         }
     }
 
-    pub(crate) fn close(&self) -> bool {
-        !self.closed.swap(true, Ordering::Relaxed)
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -378,7 +328,7 @@ impl Sparse {
                     for (word, place) in chunk.iter().zip(0..CHUNK_WORDS) {
                         let index = number * CHUNK_WORDS + place;
                         let entry = Entry::from_word(*word);
-                        if !entry.is_empty() {
+                        if entry != Entry::Empty {
                             seen(*object, PageIndex(index), entry);
                         }
                     }

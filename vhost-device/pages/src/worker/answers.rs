@@ -5,12 +5,24 @@ use thiserror::Error;
 
 /// Why there is no worker.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "Cannot add a worker: {workers_max} are at work, which is the most; make the engine with more"
-)]
-pub struct WorkerError {
-    /// Workers that the engine was made for.
-    pub workers_max: u16,
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The engine has as many workers as it can have.
+    #[error(
+        "Cannot add a worker: {workers_max} are at work, which is the most; make the engine with more"
+    )]
+    TooMany {
+        /// Workers that the engine was made for.
+        workers_max: u16,
+    },
+    /// What a dead process left has every journal.
+    #[error(
+        "Cannot add a worker: {unresolved} exclusive gets of a dead process are unresolved; resolve them, or detach the guests that nobody claims"
+    )]
+    Unresolved {
+        /// Requests that are unresolved.
+        unresolved: usize,
+    },
 }
 
 /// What became of a put.
@@ -58,6 +70,14 @@ pub enum GetResult {
     BadIndex,
     /// The sink could not be written; the page stays.
     Fault,
+}
+
+impl GetResult {
+    /// The page was delivered.
+    #[must_use]
+    pub fn is_hit(self) -> bool {
+        matches!(self, Self::Hit | Self::HitSameFilled)
+    }
 }
 
 /// What became of the flush of one page.

@@ -38,12 +38,12 @@ impl Worker {
                 stripe.add_stale(1);
                 FlushResult::Stale
             }
-            None | Some(Entry::Empty) => FlushResult::Absent,
-            Some(old) => {
+            Some(old) if old.is_page() => {
                 stripe.add_flushes(1);
                 self.remove(pool, old);
                 FlushResult::Flushed
             }
+            Some(_) | None => FlushResult::Absent,
         }
     }
 
@@ -78,7 +78,7 @@ impl Worker {
     /// and are gone.
     pub fn flush_pool(&mut self, pool: &Pool, ticket: Ticket) -> u64 {
         self.flush_many(pool, ticket, |keep, removed, frames| {
-            pool.index.clear_all(frames, keep, removed);
+            pool.index.clear_all(frames, false, keep, removed);
         })
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Worker;
 use super::answers::{GetMode, GetResult};
 use crate::checksum;
+use crate::frames::Frames;
 use crate::handle::{ObjectId, PAGE_SIZE, PageBytes, PageIndex, PageSink};
 use crate::index::{Change, Entry, Found};
 use crate::pool::Pool;
@@ -32,6 +33,13 @@ impl Worker {
             GetMode::Copy => self.get_copy(pool, object, index, sink),
             GetMode::Exclusive => self.get_exclusive(pool, object, index, sink),
         };
+        self.count_get(pool, result);
+        result
+    }
+
+    /// Counts a get.
+    #[inline]
+    pub(super) fn count_get(&self, pool: &Pool, result: GetResult) {
         let stripe = pool.counters.stripe(self.number);
         match result {
             GetResult::Hit | GetResult::HitSameFilled => stripe.add_gets(1),
@@ -39,7 +47,6 @@ impl Worker {
             GetResult::Corrupt => stripe.add_corrupt(1),
             GetResult::BadIndex | GetResult::Fault => {}
         }
-        result
     }
 
     fn get_copy(
@@ -54,6 +61,7 @@ impl Worker {
         let result = match found {
             Found::Missing => GetResult::Miss,
             Found::Same(value) => deliver_same(value, sink),
+            Found::Damaged => GetResult::Corrupt,
             Found::Frame(pin) => {
                 let result = deliver(&pin, sink);
                 if pool.is_ephemeral() {
@@ -77,29 +85,35 @@ impl Worker {
         let frames = &self.shared.frames;
         let mut result = GetResult::Miss;
         let old = pool.index.update(frames, object, index, false, |old| {
-            result = match old {
-                Entry::Empty => GetResult::Miss,
-                Entry::Same { value, .. } => deliver_same(value, sink),
-                // The index has the frame as long as its lock is held.
-                Entry::Frame(frame) => frames.mapping().pin(frame).map_or(GetResult::Miss, |pin| {
-                    let result = deliver(&pin, sink);
-                    let last = pin.unpin();
-                    debug_assert!(last.is_none());
-                    result
-                }),
-            };
-            match result {
-                GetResult::Hit | GetResult::HitSameFilled => {
-                    pool.leave(old);
-                    Change::Clear
-                }
-                _ => Change::Keep,
+            result = deliver_entry(frames, old, sink);
+            if result.is_hit() {
+                pool.leave(old);
+                Change::Clear
+            } else {
+                Change::Keep
             }
         });
-        if matches!(result, GetResult::Hit | GetResult::HitSameFilled) {
+        if result.is_hit() {
             self.remove(pool, old.unwrap_or(Entry::Empty));
         }
         result
+    }
+}
+
+/// Delivers what an index entry says, with its lock held.
+#[inline]
+pub(super) fn deliver_entry(frames: &Frames, entry: Entry, sink: &mut impl PageSink) -> GetResult {
+    match entry {
+        Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. } => GetResult::Miss,
+        Entry::Same { value, .. } => deliver_same(value, sink),
+        Entry::Damaged => GetResult::Corrupt,
+        // The index has the frame as long as its lock is held.
+        Entry::Frame(frame) => frames.mapping().pin(frame).map_or(GetResult::Miss, |pin| {
+            let result = deliver(&pin, sink);
+            let last = pin.unpin();
+            debug_assert!(last.is_none());
+            result
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ mod answers;
 mod flush;
 mod get;
 mod put;
+mod take;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::index::Entry;
 use crate::pool::Pool;
 use crate::shared::{Removed, Shared};
 use crate::sys::OwnedFrame;
+use take::Taking;
 
 /// The one way to put, get and flush. Each thread has its own, with a frame in hand for the next put
 /// and a bundle of free ones. When it is dropped, all of them go back.
@@ -27,13 +29,22 @@ pub struct Worker {
     hand: Option<OwnedFrame>,
     /// Frames on their way back, between calls empty.
     freed: Vec<OwnedFrame>,
+    /// The journal that this worker alone writes.
+    journal: u32,
+    taking: Option<Taking>,
 }
 
 impl Worker {
     pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, WorkerError> {
         let workers_max = shared.workers_max;
-        let number = (shared.idle_workers.lock().pop()).ok_or(WorkerError { workers_max })?;
+        let journal = shared.limbo.take_journal()?;
+        let Some(number) = shared.idle_workers.lock().pop() else {
+            shared.limbo.give_journal(journal);
+            return Err(WorkerError::TooMany { workers_max });
+        };
         Ok(Self {
+            journal,
+            taking: None,
             shared: Arc::clone(shared),
             number,
             hand: None,
@@ -86,6 +97,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if self.taking.is_some() {
+            self.abort_taken();
+        }
+        self.shared.limbo.give_journal(self.journal);
         self.freed.extend(self.hand.take());
         self.shared.free.give_all(&mut self.freed);
         self.shared.free.dissolve(self.number);

@@ -78,7 +78,9 @@ impl Worker {
             self.hold(frame);
             return PutResult::Fault;
         }
-        if let Some(value) = checksum::same_filled(bytes) {
+        if let Some(value) = checksum::same_filled(bytes)
+            && pool.takes_same_filled()
+        {
             self.hold(frame);
             return self.put_same(&page, value);
         }
@@ -113,8 +115,9 @@ impl Worker {
                     result = PutResult::Stale;
                     return Change::Keep;
                 }
-                if !ephemeral && old.is_empty() && !at.pool.account.admit_persistent() {
-                    return Change::Keep;
+                if !ephemeral && !old.is_page() && !at.pool.account.admit_persistent() {
+                    // A page that is taken must not come back behind this put.
+                    return Change::Clear;
                 }
                 result = PutResult::Stored;
                 page.take().map_or(Change::Keep, Change::Frame)
@@ -142,8 +145,7 @@ impl Worker {
             }
             let admitted = match old {
                 _ if at.pool.is_ephemeral() => account.admit_ephemeral_same(),
-                Entry::Empty => account.admit_persistent(),
-                Entry::Frame(_) | Entry::Same { .. } => true,
+                _ => old.is_page() || account.admit_persistent(),
             };
             if !admitted {
                 return Change::Clear;
@@ -216,7 +218,7 @@ impl Worker {
 
     /// Frees and counts what a put took the place of.
     fn leave(&mut self, pool: &Pool, old: Entry) {
-        if old.is_empty() {
+        if !old.is_page() {
             return;
         }
         let mut removed = Removed::default();
@@ -230,7 +232,7 @@ impl Worker {
     fn admit_ephemeral(&mut self, pool: &Pool) -> bool {
         let admitted = self.make_room(pool);
         if admitted {
-            pool.account.add_ephemeral_frame();
+            pool.account.add_ephemeral(1, 0);
         }
         admitted
     }

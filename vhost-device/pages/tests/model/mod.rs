@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tmem_pages::{
     CopyFault, FlushResult, GetMode, GetResult, Layout, ObjectId, PAGE_SIZE, PageBytes, PageIndex,
-    PageSink, PageSource, PoolKind, PoolSpec, PutResult, Ticket,
+    PageSink, PageSource, Pool, PoolKind, PoolSpec, PutResult, Ticket, Worker,
 };
 
 /// A small random number generator (SplitMix64): the same seed gives the same numbers everywhere.
@@ -106,6 +106,57 @@ impl PageSource for Source {
     }
 }
 
+/// A way to get a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Copy,
+    Exclusive,
+    /// Taken, and forgotten when it has arrived.
+    Taken,
+    /// Taken, and put back.
+    Returned,
+}
+
+impl Way {
+    pub(crate) fn any(random: &mut Random) -> Self {
+        *random.pick(&[
+            Self::Copy,
+            Self::Copy,
+            Self::Copy,
+            Self::Exclusive,
+            Self::Taken,
+            Self::Returned,
+        ])
+    }
+
+    /// Gets a page in this way.
+    pub(crate) fn get(
+        self,
+        worker: &mut Worker,
+        pool: &Pool,
+        (object, index): (ObjectId, PageIndex),
+        sink: &mut impl PageSink,
+    ) -> GetResult {
+        match self {
+            Self::Copy => return worker.get(pool, object, index, GetMode::Copy, sink),
+            Self::Exclusive => return worker.get(pool, object, index, GetMode::Exclusive, sink),
+            Self::Taken | Self::Returned => worker.begin_taking(7, 9),
+        }
+        let result = worker.take(pool, object, index, sink);
+        if self == Self::Taken {
+            worker.commit_taken();
+        } else {
+            worker.abort_taken();
+        }
+        result
+    }
+
+    /// The page is gone after it.
+    fn takes(self) -> bool {
+        matches!(self, Self::Exclusive | Self::Taken)
+    }
+}
+
 /// A sink that keeps what it is given, or fails.
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
@@ -162,6 +213,12 @@ impl ModelPool {
         self.spec.kind == PoolKind::Persistent
     }
 
+    /// A page of one repeated byte takes no frame; see `Pool::takes_same_filled`.
+    fn takes_same_filled(&self, content: Content) -> bool {
+        let in_index = self.spec.layout != Layout::Sparse || !self.persistent();
+        in_index && content.same_filled().is_some()
+    }
+
     /// Pages in the pool; for an ephemeral one, the most there can be.
     pub(crate) fn len(&self) -> u64 {
         self.pages.len() as u64
@@ -170,7 +227,7 @@ impl ModelPool {
     pub(crate) fn same_filled(&self) -> u64 {
         let pages = self.pages.values();
         pages
-            .filter(|page| page.content.same_filled().is_some())
+            .filter(|page| self.takes_same_filled(page.content))
             .count() as u64
     }
 
@@ -205,9 +262,10 @@ impl ModelPool {
         let key = (object, index.0);
         let newer = self.newer(key, ticket);
         let full = self.persistent() && !self.pages.contains_key(&key) && guest.held >= guest.grant;
-        let stored = match source.content.same_filled() {
-            Some(_) => PutResult::SameFilled,
-            None => PutResult::Stored,
+        let stored = if self.takes_same_filled(source.content) {
+            PutResult::SameFilled
+        } else {
+            PutResult::Stored
         };
         let expected = match () {
             () if !self.holds(key) => PutResult::BadIndex,
@@ -253,7 +311,7 @@ impl ModelPool {
         &mut self,
         guest: &mut ModelGuest,
         (object, index): (ObjectId, PageIndex),
-        mode: GetMode,
+        way: Way,
         sink: &Sink,
         result: GetResult,
     ) {
@@ -262,7 +320,7 @@ impl ModelPool {
             _ if !self.holds(key) => GetResult::BadIndex,
             None => GetResult::Miss,
             Some(_) if sink.fails => GetResult::Fault,
-            Some(page) if page.content.same_filled().is_some() => GetResult::HitSameFilled,
+            Some(page) if self.takes_same_filled(page.content) => GetResult::HitSameFilled,
             Some(_) => GetResult::Hit,
         };
         let vanished = !self.persistent() && result == GetResult::Miss;
@@ -277,7 +335,7 @@ impl ModelPool {
                     sink.page.as_deref() == Some(&bytes),
                     "get {key:?}: other bytes"
                 );
-                if mode == GetMode::Exclusive {
+                if way.takes() {
                     self.remove(guest, key);
                 }
             }

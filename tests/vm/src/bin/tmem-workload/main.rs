@@ -4,7 +4,9 @@
 //! It runs inside a test guest, so it is linked statically and uses nothing but the C library.
 //!
 //! ```text
-//! tmem-workload pages --mib 300 --seed 7 [--passes 2] [--huge on|off] [--wait-for FILE]
+//! tmem-workload pages --mib 300 --seed 7 [--passes 2 | --until FILE] [--huge on|off] [--wait-for FILE]
+//! tmem-workload probe --mib 4   --seed 7 --until FILE
+//! tmem-workload clock
 //! tmem-workload fork  --mib 200 --seed 7 [--children 3]
 //! tmem-workload storm --mib 300 --seed 7 [--processes 6] [--rounds 3]
 //! tmem-workload file  --path FILE --mib 300 --seed 7 [--passes 2]
@@ -18,6 +20,7 @@ mod file;
 mod options;
 mod pages;
 mod pattern;
+mod probe;
 mod processes;
 mod redis;
 mod region;
@@ -30,12 +33,15 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let Some(name) = arguments.next() else {
         eprintln!(
-            "tmem-workload: name a workload: pages, fork, storm, file, redis-fill, redis-check"
+            "tmem-workload: name a workload: pages, probe, clock, fork, storm, file, redis-fill, \
+             redis-check"
         );
         return ExitCode::from(2);
     };
     let outcome = Options::parse(arguments).and_then(|options| match name.as_str() {
         "pages" => pages::run(&options),
+        "probe" => probe::run(&options),
+        "clock" => probe::clock(),
         "fork" => processes::fork_and_write(&options),
         "storm" => processes::storm(&options),
         "file" => file::run(&options),

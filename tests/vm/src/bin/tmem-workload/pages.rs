@@ -11,14 +11,19 @@ use std::time::{Duration, Instant};
 /// How often a waiting process looks for its file.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Fills `--mib`, makes `--passes` passes over random pages, and checks every page at the end.
+/// Turns of a pass between two looks for the file that ends the passes.
+const TURNS: usize = 256;
+
+/// Fills `--mib`, makes `--passes` passes over random pages, and checks every page at the end. With
+/// `--until`, passes are made until that file is there, however many.
 ///
 /// In a pass, as many pages as there are get drawn at random; each is checked, and every other one
 /// is rewritten with its next version. With `--wait-for`, the process says `TMEM-HOLDING` after the
 /// passes and checks only once the file is there: until then its pages are where they are.
 pub(crate) fn run(options: &Options) -> Result<Report, String> {
     let seed: u64 = options.required("seed")?;
-    let passes: u64 = options.number("passes", 1)?;
+    let until = options.text("until");
+    let passes: u64 = options.number("passes", if until.is_some() { u64::MAX } else { 1 })?;
     let mut region = Region::map(options.required("mib")?, Huge::parse(options.text("huge"))?)?;
     let pages = region.pages();
     let mut versions = vec![0_u32; pages];
@@ -34,8 +39,11 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     let start = Instant::now();
     let mut picks = Words::of_seed(seed);
     let mut rewritten = 0;
-    for _ in 0..passes {
+    'passes: for _ in 0..passes {
         for turn in 0..pages {
+            if turn % TURNS == 0 && until.is_some_and(|file| Path::new(file).exists()) {
+                break 'passes;
+            }
             let number = usize::try_from(picks.below(pages as u64)).map_err(|e| e.to_string())?;
             region.verify(number, seed, versions[number], &mut report.mismatches);
             if turn % 2 == 0 {

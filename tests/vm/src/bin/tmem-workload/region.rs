@@ -104,6 +104,19 @@ impl Region {
         fill(self.page(number), seed, number as u64, version);
     }
 
+    /// Asks the kernel to swap page `number` out. It may leave the page where it is.
+    pub(crate) fn swap_out(&mut self, number: usize) -> Result<(), String> {
+        let page: *mut Page = self.page(number);
+        // SAFETY: the range is a page of the mapping, whose content the advice does not change.
+        if unsafe { libc::madvise(page.cast(), PAGE_BYTES, libc::MADV_PAGEOUT) } == 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "cannot ask for page {number} to be swapped out: {}",
+            Error::last_os_error()
+        ))
+    }
+
     /// Checks page `number`; adds to `mismatches` and tells the first few on standard error.
     pub(crate) fn verify(&mut self, number: usize, seed: u64, version: u32, mismatches: &mut u64) {
         let difference = first_difference(self.page(number), seed, number as u64, version);

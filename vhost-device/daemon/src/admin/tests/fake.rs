@@ -1,39 +1,146 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A made-up daemon with two guests. The file that includes this one brings `AdminSource` along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tmem_admin_api::{
-    Bucket, Guest, GuestStats, Health, Histogram, Latency, Memory, Op, PAGE_BYTES, PageResult,
-    PageTotals, Pool, PoolKind, PoolLayout, RequestStatus, Resident, Schema, Status, Tier,
+    Bucket, DaemonOperation, DaemonState, DaemonStatus, EndCause, Guest, GuestStats, Health,
+    Histogram, Latency, Memory, Op, OperationState, OperationStatus, PAGE_BYTES, PageResult,
+    PageTotals, Pool, PoolKind, PoolLayout, ProcessStatus, Recovery, RequestStatus, Resident,
+    SandboxLayer, Schema, Status, Tier, WorkerEnd,
 };
 
-use super::AdminSource;
+use super::{AdminSource, RequestError};
 
 /// Answers always the same, except that each look at the counters finds a second and 1000 puts of
-/// `web` more.
+/// `web` more, and each look at the daemon finds an operation a step further.
 #[derive(Debug)]
 pub(crate) struct FakeSource {
-    health: Health,
+    trouble: Option<&'static str>,
     looks: AtomicU64,
+    daemon: Mutex<DaemonStatus>,
+    steps: Mutex<VecDeque<OperationStatus>>,
+    refusal: Mutex<Option<RequestError>>,
 }
 
+// Not every test that includes this file asks for everything.
+#[allow(dead_code)]
 impl FakeSource {
     pub(crate) fn healthy() -> Self {
+        Self::with(processes())
+    }
+
+    /// The same, not well.
+    pub(crate) fn degraded() -> Self {
         Self {
-            health: Health::Ok,
-            looks: AtomicU64::new(0),
+            trouble: Some("tier dram is full"),
+            ..Self::healthy()
         }
     }
 
-    /// The same, not well. Not every test that includes this file asks for it.
-    #[allow(dead_code)]
-    pub(crate) fn degraded() -> Self {
+    /// One that runs as one process.
+    pub(crate) fn without_keeper() -> Self {
+        let fake = Self::with(DaemonStatus {
+            now_unix_ms: NOW_MS,
+            worker: Some(process(4711, "1.2.3", 93_784)),
+            ..DaemonStatus::default()
+        });
+        fake.refusing(RequestError::NoKeeper)
+    }
+
+    pub(crate) fn with(daemon: DaemonStatus) -> Self {
         Self {
-            health: Health::Degraded,
+            trouble: None,
             looks: AtomicU64::new(0),
+            daemon: Mutex::new(daemon),
+            steps: Mutex::default(),
+            refusal: Mutex::default(),
         }
+    }
+
+    /// Takes no operation on, once.
+    pub(crate) fn refusing(self, refusal: RequestError) -> Self {
+        *self.refusal.lock().unwrap() = Some(refusal);
+        self
+    }
+
+    /// Whatever is asked for goes through `steps`, one at each look, and stays at the last.
+    pub(crate) fn stepping(self, steps: impl IntoIterator<Item = OperationStatus>) -> Self {
+        *self.steps.lock().unwrap() = steps.into_iter().collect();
+        self
+    }
+}
+
+/// The made-up now: 2026-01-02 03:04:05 UTC, in ms since 1970.
+const NOW_MS: u64 = 1_767_323_045_000;
+
+fn process(pid: u32, version: &str, age_seconds: u64) -> ProcessStatus {
+    ProcessStatus {
+        pid,
+        version: version.into(),
+        started_unix_ms: NOW_MS - age_seconds * 1000,
+        sandbox: Vec::new(),
+    }
+}
+
+fn layer(name: &str, on: bool, reason: Option<&str>) -> SandboxLayer {
+    SandboxLayer {
+        name: name.into(),
+        on,
+        reason: reason.map(Into::into),
+    }
+}
+
+/// A keeper, and the worker that followed two others.
+pub(crate) fn processes() -> DaemonStatus {
+    DaemonStatus {
+        now_unix_ms: NOW_MS,
+        keeper: Some(ProcessStatus {
+            sandbox: vec![layer("identity", true, None), layer("seccomp", true, None)],
+            ..process(4242, "1.2.2", 93_784)
+        }),
+        worker: Some(ProcessStatus {
+            sandbox: vec![
+                layer("identity", true, None),
+                layer("namespaces", false, Some("not permitted here")),
+                layer("landlock", true, Some("no scopes")),
+                layer("seccomp", true, None),
+            ],
+            ..process(4711, "1.2.3", 3700)
+        }),
+        restarts: BTreeMap::from([(EndCause::Signal, 2), (EndCause::Upgrade, 1)]),
+        last_end: Some(WorkerEnd {
+            cause: EndCause::Signal,
+            code: Some(9),
+            at_unix_ms: NOW_MS - 3_700_087,
+            pid: 4700,
+            version: "1.2.3".into(),
+        }),
+        last_recovery: Some(Recovery {
+            pages: 1500,
+            took_ms: 61,
+            at_unix_ms: NOW_MS - 3_699_939,
+        }),
+        last_pause_ms: Some(87),
+        longest_pause_ms: Some(203),
+        upgrades: 1,
+        ..DaemonStatus::default()
+    }
+}
+
+/// The same after its workers ended too often.
+#[allow(dead_code)]
+pub(crate) fn failed() -> DaemonStatus {
+    DaemonStatus {
+        state: DaemonState::Failed,
+        failure: Some("10 workers ended in a row, the last one: killed by signal 9".into()),
+        worker: Some(ProcessStatus {
+            sandbox: vec![layer("seccomp", true, None)],
+            ..process(4720, "1.2.3", 70)
+        }),
+        ..processes()
     }
 }
 
@@ -110,15 +217,15 @@ impl AdminSource for FakeSource {
             peak: 20 << 20,
             shared: 8 << 20,
         };
+        let daemon = self.daemon();
+        let mut reasons = daemon.reasons();
+        reasons.extend(self.trouble.map(String::from));
         Status {
             schema: Schema,
             version: "1.2.3".into(),
             uptime_seconds: 93_784,
-            health: self.health,
-            reasons: match self.health {
-                Health::Ok => Vec::new(),
-                Health::Degraded => vec!["tier dram is full".into()],
-            },
+            health: Health::from_reasons(&reasons),
+            reasons,
             emulated: false,
             tiers: vec![Tier {
                 name: "dram".into(),
@@ -133,6 +240,7 @@ impl AdminSource for FakeSource {
             memory: Memory::explain(resident, parts),
             guests: 2,
             connected: 1,
+            daemon,
         }
     }
 
@@ -217,5 +325,31 @@ impl AdminSource for FakeSource {
 
     fn uptime_ns(&self) -> u64 {
         1_000_000_000 * (1 + self.looks.fetch_add(1, Ordering::Relaxed))
+    }
+    fn daemon(&self) -> DaemonStatus {
+        let mut daemon = self.daemon.lock().unwrap();
+        if daemon.operation.is_some() {
+            let mut steps = self.steps.lock().unwrap();
+            daemon.operation = steps.pop_front().or_else(|| daemon.operation.take());
+        }
+        daemon.clone()
+    }
+
+    fn request(&self, operation: &DaemonOperation) -> Result<u64, RequestError> {
+        if let Some(refusal) = self.refusal.lock().unwrap().take() {
+            return Err(refusal);
+        }
+        let mut daemon = self.daemon.lock().unwrap();
+        let id = daemon.operation.as_ref().map_or(1, |last| last.id + 1);
+        daemon.operation = Some(OperationStatus {
+            id,
+            kind: operation.kind(),
+            state: OperationState::Checking,
+            reason: None,
+            old_version: Some("1.2.3".into()),
+            new_version: None,
+            pause_ms: None,
+        });
+        Ok(id)
     }
 }

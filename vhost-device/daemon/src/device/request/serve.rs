@@ -163,6 +163,18 @@ impl Job<'_> {
         }
     }
 
+    /// Its pages leave with it.
+    #[must_use]
+    pub const fn takes(&self) -> bool {
+        matches!(
+            self.request.action,
+            Action::Get {
+                exclusive: true,
+                ..
+            }
+        )
+    }
+
     /// Deals with the next pages, at most a chunk of them. Returns whether that was all.
     pub fn step(&mut self, mem: &GuestMemoryMmap, worker: &mut Worker) -> bool {
         let object = self.request.object;
@@ -179,17 +191,14 @@ impl Job<'_> {
                 self.next == pages.count()
             }
             Action::Get { pages, exclusive } => {
-                let mode = if exclusive {
-                    GetMode::Exclusive
-                } else {
-                    GetMode::Copy
-                };
                 for nth in self.chunk(pages) {
                     let index = pages.index(nth, self.list);
                     let code = match self.walk.next(mem, self.data) {
-                        Some(mut page) => {
-                            get_code(worker.get(self.pool, object, index, mode, &mut page))
-                        }
+                        Some(mut page) => get_code(if exclusive {
+                            worker.take(self.pool, object, index, &mut page)
+                        } else {
+                            worker.get(self.pool, object, index, GetMode::Copy, &mut page)
+                        }),
                         None => result::IO_ERROR,
                     };
                     if code == result::OK {

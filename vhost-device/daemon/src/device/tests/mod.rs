@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use tmem_abi::{ControlRequest, RequestHeader, control as op, pool_kind, pool_layout};
 use tmem_admin_api::GuestStats;
-use tmem_pages::{Backing, Engine, EngineConfig, GuestConfig};
+use tmem_pages::{Engine, EngineConfig, GuestConfig};
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
@@ -18,6 +18,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::{Device, Memory, Ring, Station};
 use crate::device::request::Malformed;
+use crate::sandbox::Mode;
 
 pub(super) const NEXT: u16 = 1;
 pub(super) const WRITE: u16 = 2;
@@ -100,7 +101,7 @@ impl Rig {
                 .unwrap();
         let engine = Engine::new(EngineConfig {
             frames: 1024,
-            backing: Backing::Memfd,
+            guests_max: 1,
             workers_max: 1,
         })
         .unwrap();
@@ -112,7 +113,7 @@ impl Rig {
             .unwrap();
         let station = Arc::new(Station::new(guest, vec![engine.worker().unwrap()], 0));
         let memory: Memory = GuestMemoryAtomic::new(mem.clone());
-        let device = Device::new(Arc::clone(&station), memory.clone()).unwrap();
+        let device = Device::new(Arc::clone(&station), memory.clone(), Mode::None).unwrap();
         let queues = [
             Queue::Control,
             Queue::Event,

@@ -1,78 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest: its grant, its boot epoch, its pools.
 
+mod error;
+
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use thiserror::Error;
+
+pub use error::GuestError;
 
 use crate::account::Account;
 use crate::handle::{Epoch, PoolId};
+use crate::index::{Index, IndexCounts, Slots};
+use crate::limbo::{End, Unresolved};
 use crate::pool::{Layout, POOLS_MAX, Pool, PoolError, PoolSpec, dense_pages_max};
-use crate::shared::Shared;
+use crate::records::{GuestRecord, State};
+use crate::shared::{Grants, Shared};
 use crate::stats::{GuestStats, PoolStats};
 
 /// What a guest is known by, and what it is promised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestConfig {
-    /// The guest's name, unique in the engine.
+    /// The guest's name, unique in the engine, at most [`GUEST_NAME_MAX`](crate::GUEST_NAME_MAX) bytes long.
     pub name: String,
     /// Persistent pages that the guest may hold; a put within this never fails for lack of memory.
     pub grant_pages: u64,
-}
-
-/// Why a guest cannot be attached, detached, or given the grant asked for.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GuestError {
-    /// The name is in use.
-    #[error(
-        "Cannot attach guest {name:?}: one of this name is attached; detach it or choose another name"
-    )]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// The engine has as many guests as it can have.
-    #[error(
-        "Cannot attach guest {name:?}: {guests} guests are attached, which is the most; detach one"
-    )]
-    TooMany {
-        /// The name.
-        name: String,
-        /// Guests that there are.
-        guests: usize,
-    },
-    /// The grants together would exceed the frames.
-    #[error(
-        "Cannot grant guest {name:?} {pages} pages: {pages_max} are not promised to others; lower a grant or add frames"
-    )]
-    Overcommitted {
-        /// The name.
-        name: String,
-        /// Pages asked for.
-        pages: u64,
-        /// Pages that could be granted.
-        pages_max: u64,
-    },
-    /// The guest holds more persistent pages than the new grant.
-    #[error(
-        "Cannot lower the grant of guest {name:?} to {pages} pages: it holds {held}; let it flush some first"
-    )]
-    GrantBelowUse {
-        /// The name.
-        name: String,
-        /// Pages asked for.
-        pages: u64,
-        /// Persistent pages that the guest holds.
-        held: u64,
-    },
-    /// No such guest, or no longer.
-    #[error("Cannot find guest {name:?}: it is not attached; see the list of guests")]
-    Unknown {
-        /// The name.
-        name: String,
-    },
 }
 
 /// What the engine found when a guest named its epoch.
@@ -95,7 +47,6 @@ pub enum EpochOutcome {
 /// What changes seldom, and one step at a time.
 #[derive(Debug, Default)]
 struct Control {
-    epoch: Option<Epoch>,
     detached: bool,
     /// Counts of the pools that are no more.
     past: PoolStats,
@@ -158,8 +109,8 @@ impl Guest {
             .promise(&mut grants, before, grant_pages)
             .map_err(overcommitted)?;
         // The sum of all grants fits in 32 bits, so each does.
-        let set = u32::try_from(grant_pages).map_or(Err(0), |grant| self.account.set_grant(grant));
-        if let Err(held) = set {
+        let grant = u32::try_from(grant_pages).unwrap_or(u32::MAX);
+        if let Err(held) = self.account.set_grant(grant) {
             // What was promised before can be promised again.
             let restored = self.shared.promise(&mut grants, grant_pages, before);
             debug_assert!(restored.is_ok());
@@ -169,18 +120,52 @@ impl Guest {
                 held,
             });
         }
+        self.record().set_grant(grant);
+        Ok(())
+    }
+
+    /// Makes a new promise to a guest that a dead process knew. Called with the sum of grants locked.
+    pub(crate) fn renew(&self, grants: &mut Grants, grant_pages: u64) -> Result<(), GuestError> {
+        let (before, held) = self.account.grant_and_use();
+        let name = || self.name.clone();
+        // Pages that were put back may exceed the grant, which is no reason to refuse it again.
+        if held > grant_pages && grant_pages < before {
+            return Err(GuestError::GrantBelowUse {
+                name: name(),
+                pages: grant_pages,
+                held,
+            });
+        }
+        let promised = self.shared.promise(grants, before, grant_pages);
+        let (Ok(()), Ok(grant)) = (promised, u32::try_from(grant_pages)) else {
+            return Err(GuestError::Overcommitted {
+                name: name(),
+                pages: grant_pages,
+                pages_max: promised.err().unwrap_or(0),
+            });
+        };
+        self.account.renew_grant(grant);
+        self.record().set_grant(grant);
         Ok(())
     }
 
     /// Begins or continues an epoch: a new one destroys all pools of the last.
     pub fn begin_epoch(&self, epoch: Epoch) -> EpochOutcome {
         let mut control = self.control.lock();
-        if control.epoch == Some(epoch) {
+        if control.detached {
+            // It has no pools, and its record may be another's.
+            return EpochOutcome::New {
+                pools_destroyed: 0,
+                pages_flushed: 0,
+            };
+        }
+        if self.record().epoch() == Some(epoch) {
             let ticket_high = self.ticket_high_of(&control);
             return EpochOutcome::Same { ticket_high };
         }
+        // All pools end with this, though each has to be cleared yet.
+        self.record().begin_epoch(epoch);
         let (pools_destroyed, pages_flushed) = self.destroy_all(&mut control);
-        control.epoch = Some(epoch);
         control.past_ticket = 0;
         EpochOutcome::New {
             pools_destroyed,
@@ -191,7 +176,9 @@ impl Guest {
     /// The epoch that is known.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
-        self.control.lock().epoch
+        let control = self.control.lock();
+        let record = (!control.detached).then(|| self.record());
+        record.and_then(GuestRecord::epoch)
     }
 
     /// The highest ticket seen in this epoch; 0 if none.
@@ -239,11 +226,61 @@ impl Guest {
                 });
             }
         }
-        let pool = self
-            .shared
-            .add_pool(|slot| Pool::new(id, spec, slot, &self.account, &self.shared));
-        self.pools.write().push((id, Arc::clone(&pool)));
+        let Some(slot) = self.free_slot() else {
+            return Err(PoolError::TooMany { id: id.0 });
+        };
+        let shared = &self.shared;
+        let guest = self.account.slot;
+        let index = Index::new(spec.layout, Slots { guest, pool: slot }, &shared.frames);
+        // From here on the pool is found after a kill.
+        let record = &shared.frames.mapping().pools()[slot as usize];
+        record.begin(id, spec, self.record().serial());
+        let found = IndexCounts::default();
+        let pool = Arc::new(Pool::new(slot, index, &found, &self.account, shared));
+        self.add_pool(&pool);
         Ok(pool)
+    }
+
+    /// A pool slot of this guest that stands for nothing.
+    fn free_slot(&self) -> Option<u32> {
+        let first = self.account.slot * tmem_abi::POOLS_MAX;
+        let records = &self.shared.frames.mapping().pools()[first as usize..];
+        let mut own = (first..first + tmem_abi::POOLS_MAX).zip(records);
+        own.find(|(_, record)| record.state() == State::Free)
+            .map(|(slot, _)| slot)
+    }
+
+    /// Adds a pool whose record is live.
+    pub(crate) fn add_pool(&self, pool: &Arc<Pool>) {
+        self.shared.add_pool(pool);
+        self.pools.write().push((pool.id(), Arc::clone(pool)));
+    }
+
+    /// The requests that had taken pages when the last process died, by ring and place in it.
+    /// Whether they were answered is for the caller to find out and to
+    /// [`resolve`](Self::resolve).
+    #[must_use]
+    pub fn unresolved(&self) -> Vec<(u32, u16)> {
+        let left = self.shared.limbo.unresolved(self.account.slot);
+        left.iter().map(|left| (left.ring, left.position)).collect()
+    }
+
+    /// Ends what a dead process left of a ring. If the ring says that the request was `used`, its
+    /// pages are forgotten; else they are put back, but those of which something newer came. Must
+    /// come before the ring runs again. Returns the pages that the request had taken.
+    pub fn resolve(&self, ring: u32, used: bool) -> u64 {
+        let end = if used { End::Forget } else { End::PutBack };
+        self.resolve_each(end, |left| left.ring == ring)
+    }
+
+    fn resolve_each(&self, end: End, which: impl Fn(&Unresolved) -> bool) -> u64 {
+        let left = self.shared.limbo.unresolved(self.account.slot);
+        let chosen = left.iter().filter(|left| which(left));
+        chosen.map(|left| self.shared.resolve(left, end)).sum()
+    }
+
+    fn record(&self) -> &GuestRecord {
+        &self.shared.frames.mapping().guests()[self.account.slot as usize]
     }
 
     /// The pool of this id. Cheap: meant to be called for each request.
@@ -295,12 +332,21 @@ impl Guest {
 
     /// Refuses puts from now on; gets and flushes work. A put that has begun may still be stored.
     pub fn freeze(&self) {
-        self.account.set_frozen(true);
+        self.set_frozen(true);
     }
 
     /// Takes puts again.
     pub fn thaw(&self) {
-        self.account.set_frozen(false);
+        self.set_frozen(false);
+    }
+
+    fn set_frozen(&self, frozen: bool) {
+        let control = self.control.lock();
+        self.account.set_frozen(frozen);
+        // The record of a guest that is gone may be another's.
+        if !control.detached {
+            self.record().set_frozen(frozen);
+        }
     }
 
     /// Puts are refused at present.
@@ -313,7 +359,11 @@ impl Guest {
     pub(crate) fn detach(&self) -> u64 {
         let mut control = self.control.lock();
         control.detached = true;
-        self.destroy_all(&mut control).1
+        self.record().end();
+        let flushed = self.destroy_all(&mut control).1;
+        self.resolve_each(End::Forget, |_| true);
+        self.record().clear();
+        flushed
     }
 
     fn destroy_all(&self, control: &mut Control) -> (u64, u64) {

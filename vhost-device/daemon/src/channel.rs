@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What keeper and worker say to each other: JSON messages, with descriptors, on a socket of packets.
+//!
+//! ```text
+//! keeper                                                   worker
+//!    │ ◀────────────────────────── Hello: its version ─────── │   it has started
+//!    │ ── Check [map, frames] ───▶ Checked ────────────────── │   an upgrade asks first
+//!    │ ── Start [map, frames, admin] ─▶ Ready, or Refused ─── │   pages are recovered, threads run
+//!    │ ── Serve [listener] ──────────▶ Ended ──────────────── │   a connection begins, and ends
+//!    │ ── Ping ──────────────────────▶ Pong ───────────────── │   it is not stuck
+//!    │ ── Status ─────────────────────▶                       │   for the admin API
+//!    │ ◀─────────────────────────────── Operate ──────────── │   an admin wants something
+//!    │ ── End ────────────────────────▶                       │   the daemon ends
+//! ```
+//! The two may be of different versions, before and after an upgrade. [`VERSION`] counts changes that
+//! the other side must know of; fields may be added without, if they have a default.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tmem_admin_api::{DaemonOperation, DaemonStatus};
+
+use crate::config::Config;
+use crate::ipc;
+use crate::sandbox;
+
+/// Version of the messages.
+pub(crate) const VERSION: u32 = 1;
+/// Bytes of a message; a configuration of a thousand guests takes a fifth of it.
+const MESSAGE_BYTES_MAX: usize = 1 << 18;
+
+/// From keeper to worker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ToWorker {
+    /// Can you go on with this state? Descriptors: map, frames.
+    Check,
+    /// Serve. Descriptors: map, frames, and the admin API's listener if there is one.
+    Start(Box<Start>),
+    /// A front-end has connected, or is handed over. Descriptor: a listener on which its connection
+    /// waits.
+    Serve {
+        /// The guest's place in the configuration.
+        guest: usize,
+        /// The connection's number.
+        session: u64,
+    },
+    /// Answer, if you live.
+    Ping,
+    /// How the daemon is.
+    Status(Box<DaemonStatus>),
+    /// Tell the drivers, finish what was taken, and exit.
+    End,
+}
+
+/// Everything that a worker needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// The configuration, without the places that only the keeper needs.
+    pub(crate) config: Config,
+    /// The group that may use the admin API.
+    pub(crate) admin_group: Option<u32>,
+    /// How far to fence itself in.
+    pub(crate) sandbox: sandbox::Mode,
+    /// How the daemon is.
+    pub(crate) status: DaemonStatus,
+    /// Serve the admin API alone: the engine cannot run.
+    pub(crate) caretaker: bool,
+}
+
+/// From worker to keeper.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ToKeeper {
+    /// The first message.
+    Hello {
+        /// [`VERSION`].
+        channel: u32,
+        /// The program's version.
+        version: String,
+    },
+    /// The state can be gone on with.
+    Checked,
+    /// The worker cannot go on, and why; it ends.
+    Refused {
+        /// For people.
+        reason: String,
+    },
+    /// The pages are there, connections may come.
+    Ready {
+        /// Pages that were recovered.
+        pages: u64,
+        /// How long that took, in ms.
+        recovery_ms: u64,
+        /// How far it has fenced itself in.
+        sandbox: sandbox::Report,
+    },
+    /// A connection is over, and not because the front-end went.
+    Ended {
+        /// The guest's place in the configuration.
+        guest: usize,
+        /// The connection's number.
+        session: u64,
+    },
+    /// It lives.
+    Pong,
+    /// An admin wants something.
+    Operate(DaemonOperation),
+}
+
+/// One end of the channel.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    /// Two ends that are connected.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (one, two) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )?;
+        for end in [&one, &two] {
+            rustix::net::sockopt::set_socket_send_buffer_size(end, 2 * MESSAGE_BYTES_MAX)?;
+        }
+        Ok((Self(one), two))
+    }
+
+    /// The end that this process was started with.
+    pub(crate) const fn new(end: OwnedFd) -> Self {
+        Self(end)
+    }
+
+    /// Sends a message, without waiting.
+    ///
+    /// # Errors
+    /// The kernel's, or `WouldBlock` if the other side does not read.
+    pub(crate) fn send(
+        &self,
+        message: &impl Serialize,
+        files: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
+        ipc::send(&self.0, &bytes, files).map(drop)
+    }
+
+    /// Receives a message, without waiting. Nothing if there is none.
+    ///
+    /// # Errors
+    /// The kernel's, `UnexpectedEof` if the other side has gone, or `InvalidData` for what is no
+    /// message of this version.
+    pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+        let mut files = Vec::new();
+        match ipc::receive(&self.0, &mut bytes, &mut files) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => {
+                let message = serde_json::from_slice(&bytes[..length])
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                Ok(Some((message, files)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

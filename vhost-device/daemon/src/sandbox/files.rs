@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Landlock: which files may be touched, and whom signals may reach.
+//!
+//! It holds for the process and all that it starts, binds root as well, and needs no right. What it
+//! does not look at: descriptors that are open already, which is how the worker gets its files.
+
+use std::io;
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+
+use super::tree::LIBRARIES;
+use super::{Absent, KeeperPlan, State};
+
+/// The newest version of Landlock whose rights are all thought of here. An older kernel enforces
+/// what it knows.
+const VERSION: ABI = ABI::V9;
+
+/// Lets the keeper read its libraries, start what it may start, and make and remove sockets.
+pub(super) fn restrict_keeper(plan: &KeeperPlan) -> Result<State, Absent> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let start = read | AccessFs::Execute;
+    let sockets =
+        AccessFs::ReadDir | AccessFs::RemoveFile | AccessFs::MakeSock | AccessFs::ResolveUnix;
+    let mut rules = rules()?;
+    for path in LIBRARIES.map(Path::new) {
+        if path.exists() {
+            rules = allow(rules, path, start)?;
+        }
+    }
+    for path in &plan.executable {
+        rules = allow(rules, path, start)?;
+    }
+    for path in &plan.writable_dirs {
+        rules = allow(rules, path, sockets)?;
+    }
+    // A worker looks at its own figures; other processes' are hidden by the mount, or by Landlock
+    // itself, which keeps a process from looking into one outside.
+    rules = allow(rules, Path::new("/proc"), read)?;
+    rules = allow(
+        rules,
+        Path::new("/dev/null"),
+        AccessFs::ReadFile | AccessFs::WriteFile,
+    )?;
+    enforce(rules)
+}
+
+/// Leaves the worker no file at all.
+pub(super) fn restrict_worker() -> Result<State, Absent> {
+    enforce(rules()?)
+}
+
+fn rules() -> Result<RulesetCreated, Absent> {
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(VERSION))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(VERSION)))
+        .and_then(|rules| rules.scope(Scope::from_all(VERSION)))
+        .and_then(Ruleset::create)
+        .map_err(broke("making rules"))
+}
+
+fn allow(
+    rules: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, Absent> {
+    let step = || format!("allowing {}", path.display());
+    let file = PathFd::new(path).map_err(|error| broke(step())(error))?;
+    // A file takes none of the rights that only folders have.
+    let access = if path.is_dir() {
+        access
+    } else {
+        access & AccessFs::from_file(VERSION)
+    };
+    rules
+        .add_rule(PathBeneath::new(file, access))
+        .map_err(broke(step()))
+}
+
+fn enforce(rules: RulesetCreated) -> Result<State, Absent> {
+    let status = rules.restrict_self().map_err(broke("enforcing rules"))?;
+    match status.ruleset {
+        RulesetStatus::FullyEnforced => Ok(State::Entered),
+        RulesetStatus::PartiallyEnforced => Ok(State::Partly(beyond(status.landlock).into())),
+        RulesetStatus::NotEnforced => Err(Absent::Reason(
+            "the kernel has no Landlock, or it is switched off at boot; Linux 5.13 has it".into(),
+        )),
+    }
+}
+
+/// What an older kernel does not enforce.
+fn beyond(landlock: LandlockStatus) -> &'static str {
+    match landlock {
+        LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V6 => {
+            "this kernel does not restrict to which sockets' files one connects; Linux 7.1 does"
+        }
+        _ => {
+            "this kernel does not restrict signals, abstract sockets and perhaps truncation; \
+             Linux 6.12 does"
+        }
+    }
+}
+
+fn broke<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    step: impl Into<String>,
+) -> impl FnOnce(E) -> Absent {
+    let step = step.into();
+    move |error| Absent::broke(step)(io::Error::other(error))
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the keeper has told this worker, and what admins want from the keeper.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tmem_admin_api::{DaemonOperation, DaemonStatus};
+
+use crate::channel::{Channel, ToKeeper};
+use crate::status::RequestError;
+
+/// For how long an admin's request waits for the keeper.
+const ANSWER_DEADLINE: Duration = Duration::from_millis(900);
+
+/// The keeper's word. Without a keeper, the daemon is one process that simply runs.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    status: Mutex<DaemonStatus>,
+    changed: Condvar,
+    keeper: Option<Arc<Channel>>,
+}
+
+impl Told {
+    /// What `keeper` told at the start.
+    pub(crate) fn new(status: DaemonStatus, keeper: Arc<Channel>) -> Self {
+        Self {
+            status: Mutex::new(status),
+            changed: Condvar::new(),
+            keeper: Some(keeper),
+        }
+    }
+
+    /// The last that was told.
+    pub(crate) fn status(&self) -> DaemonStatus {
+        self.status.lock().clone()
+    }
+
+    /// The keeper tells more.
+    pub(crate) fn update(&self, status: DaemonStatus) {
+        *self.status.lock() = status;
+        self.changed.notify_all();
+    }
+
+    /// Passes on what an admin wants. Returns the keeper's number for it.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub(crate) fn request(&self, operation: &DaemonOperation) -> Result<u64, RequestError> {
+        let keeper = self.keeper.as_ref().ok_or(RequestError::NoKeeper)?;
+        let mut status = self.status.lock();
+        let number = |status: &DaemonStatus| status.operation.as_ref().map_or(0, |last| last.id);
+        let last = number(&status);
+        if let Some(under_way) = status
+            .operation
+            .as_ref()
+            .filter(|last| !last.state.is_final())
+        {
+            return Err(RequestError::UnderWay { id: under_way.id });
+        }
+        keeper
+            .send(&ToKeeper::Operate(operation.clone()), &[])
+            .map_err(RequestError::Silent)?;
+        let known = |status: &mut DaemonStatus| number(status) <= last;
+        let late = self
+            .changed
+            .wait_while_for(&mut status, known, ANSWER_DEADLINE);
+        if late.timed_out() {
+            return Err(RequestError::Silent(std::io::ErrorKind::TimedOut.into()));
+        }
+        Ok(number(&status))
+    }
+}
