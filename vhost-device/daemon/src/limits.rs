@@ -37,6 +37,11 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_millis(500);
 /// For how long an ending daemon waits until drivers have a buffer for the news.
 pub const ENDING_GRACE: Duration = Duration::from_millis(100);
 
+/// For how long a start waits until the process that had the state before is gone.
+pub const LAST_USER_GONE: Duration = Duration::from_secs(5);
+/// How often it looks.
+pub const LAST_USER_PAUSE: Duration = Duration::from_millis(2);
+
 /// Events that wait for a buffer of the driver; the oldest is dropped beyond that.
 pub const EVENTS_PENDING_MAX: usize = 16;
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use tmem_pages::Engine;
+use tmem_pages::{Engine, EngineFiles};
 
 use crate::config::{Config, GuestConfig, Socket};
 use crate::connection::Place;
 use crate::device::Station;
 use crate::error::Error;
-use crate::limits::ENDING_GRACE;
+use crate::limits::{ENDING_GRACE, LAST_USER_GONE, LAST_USER_PAUSE};
 use crate::snapshot::ServedGuest;
 
 /// Guests that a map has room for beyond those of the configuration that made it.
@@ -26,6 +26,15 @@ pub(crate) fn engine_config(config: &Config) -> tmem_pages::EngineConfig {
         workers_max: u16::try_from(config.queue_pairs()).unwrap_or(u16::MAX),
         // Some more, for guests of an earlier configuration.
         guests_max: u16::try_from(config.guests.len() + SPARE_GUESTS).unwrap_or(u16::MAX),
+    }
+}
+
+/// Waits until the last process that used these files is gone: a killed one gives its memory back,
+/// page by page, before its locks. Who is not gone after [`LAST_USER_GONE`] will not go.
+pub(crate) fn await_last_user(files: &EngineFiles) {
+    let deadline = Instant::now() + LAST_USER_GONE;
+    while files.in_use().unwrap_or(false) && Instant::now() < deadline {
+        std::thread::sleep(LAST_USER_PAUSE);
     }
 }
 

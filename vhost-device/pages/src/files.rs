@@ -88,6 +88,15 @@ impl EngineFiles {
         }
     }
 
+    /// Whether a process uses the map, this one included. One that was killed does so until its
+    /// memory is gone, which comes before its locks.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreadable`] if it cannot be told.
+    pub fn in_use(&self) -> Result<bool, EngineError> {
+        is_claimed(&self.map)
+    }
+
     /// Whether the frames are as many as the map says.
     pub(crate) fn check_frames(&self, layout: &MapLayout) -> Result<(), EngineError> {
         let expected = layout.frames_bytes(self.frames_block()?) as u64;
@@ -157,6 +166,21 @@ fn open(path: &Path) -> Result<OwnedFd, EngineError> {
     }
 }
 
+/// Whether a process has this map, this one included.
+fn is_claimed(map: &OwnedFd) -> Result<bool, EngineError> {
+    let stat = fstat(map).map_err(unreadable)?;
+    if USED.lock().contains(&(stat.st_dev, stat.st_ino)) {
+        return Ok(true);
+    }
+    match fcntl_lock(map, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => fcntl_lock(map, FlockOperation::Unlock)
+            .map(|()| false)
+            .map_err(unreadable),
+        Err(Errno::ACCESS | Errno::AGAIN) => Ok(true),
+        Err(source) => Err(unreadable(source)),
+    }
+}
+
 /// Device and inode of the maps that this process uses.
 static USED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
@@ -223,7 +247,9 @@ mod tests {
     #[test]
     fn map_has_one_engine_of_a_process() {
         let files = EngineFiles::anonymous().unwrap();
+        assert!(!files.in_use().unwrap());
         let claim = Claim::new(&files.map).unwrap();
+        assert!(files.in_use().unwrap());
         assert!(matches!(Claim::new(&files.map), Err(EngineError::InUse)));
         drop(claim);
         assert!(Claim::new(&files.map).is_ok());

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use tmem_admin_api::{
     DaemonState, DaemonStatus, EndCause, ProcessStatus, Recovery, SandboxLayer, WorkerEnd,
 };
-use tmem_pages::EngineFiles;
+use tmem_pages::{EngineError, EngineFiles};
 
 use super::child::Program;
 use super::restart::Restarts;
@@ -22,6 +22,7 @@ use super::store::{Inherited, SavedSession, Store, StoreError};
 use super::{Keeper, Port, Serving};
 use crate::config::{Config, Socket};
 use crate::error::Error;
+use crate::limits::{LAST_USER_GONE, LAST_USER_PAUSE};
 use crate::notify::Notify;
 use crate::{admin, sandbox, signals, socket};
 
@@ -219,7 +220,16 @@ fn files(config: &Config) -> Result<EngineFiles, Error> {
     if let Some(dir) = &config.state_dir {
         let frames = config.frames_file.clone();
         let frames = frames.unwrap_or_else(|| dir.join("frames"));
-        return EngineFiles::open(&dir.join("map"), &frames).map_err(engine);
+        // The worker of a daemon that was killed has the files for a moment longer.
+        let deadline = Instant::now() + LAST_USER_GONE;
+        return loop {
+            match EngineFiles::open(&dir.join("map"), &frames) {
+                Err(EngineError::Locked { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(LAST_USER_PAUSE);
+                }
+                opened => break opened.map_err(engine),
+            }
+        };
     }
     let mut files = EngineFiles::anonymous().map_err(engine)?;
     if let Some(path) = &config.frames_file {

@@ -116,6 +116,7 @@ fn serve(start: Start, files: Vec<OwnedFd>, channel: &Arc<Channel>) -> Result<()
     if start.caretaker {
         return care(&told, listener, start.admin_group, mode, report, channel);
     }
+    service::await_last_user(&files);
     let engine_error = |source| Error::Engine {
         mib: u64::from(start.config.dram_frames).div_ceil(256),
         source,
