@@ -60,7 +60,8 @@ impl Bio {
         Segments {
             // SAFETY: `bi_idx` is within the vector, or one past its end when nothing remains.
             vec: unsafe { (*self.raw()).bi_io_vec.wrapping_add(iter.bi_idx as usize) },
-            skip: iter.bi_bvec_done,
+            // SAFETY: the bio is ours and alive.
+            skip: unsafe { ffi::vtmem_bio_skip(self.raw()) },
             remaining: iter.bi_size,
             _bio: core::marker::PhantomData,
         }

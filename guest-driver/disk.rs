@@ -3,7 +3,8 @@
 //!
 //! Writes, and reads ahead, come under a plug and are gathered until the plug is pulled, so that
 //! many pages travel in one request. A read without a plug is a task that waits for its page: it is
-//! sent at once and polled for.
+//! sent at once and polled for. Since Linux 7.3 swap gathers pages of neighbouring slots into one bio
+//! itself; pages from all over the disk still come as bios of their own.
 
 use crate::{
     bio::{Bio, BioList, SECTORS_SHIFT},

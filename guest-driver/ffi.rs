@@ -98,6 +98,7 @@ extern "C" {
     pub(crate) fn vtmem_sg_buffer(sg: *mut bindings::scatterlist, buf: *mut c_void, len: c_uint);
     pub(crate) fn vtmem_sg_end(sg: *mut bindings::scatterlist);
     pub(crate) fn vtmem_zero_page(page: *mut bindings::page, offset: c_uint);
+    pub(crate) fn vtmem_bio_skip(bio: *const bindings::bio) -> c_uint;
     pub(crate) fn vtmem_lock_init(lock: *mut bindings::spinlock_t);
     pub(crate) fn vtmem_lock(lock: *mut bindings::spinlock_t) -> c_ulong;
     pub(crate) fn vtmem_unlock(lock: *mut bindings::spinlock_t, flags: c_ulong);

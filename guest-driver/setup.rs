@@ -15,7 +15,7 @@ use crate::{
     wire,
     work::Worker,
 };
-use core::ptr;
+use core::{borrow::Borrow, ptr};
 use kernel::{
     error::to_result,
     prelude::*,
@@ -53,6 +53,11 @@ pub(crate) fn check(config: &wire::Config) -> Result {
     Err(ENODEV)
 }
 
+/// A module parameter, of which `value()` gives a reference before Linux 7.3, and a copy since.
+fn parameter<T: Copy>(value: impl Borrow<T>) -> T {
+    *value.borrow()
+}
+
 /// A pair of queues for each processor, as far as the device and the user allow.
 pub(crate) fn wanted_pairs(config: &wire::Config) -> u16 {
     // SAFETY: no conditions.
@@ -61,7 +66,7 @@ pub(crate) fn wanted_pairs(config: &wire::Config) -> u16 {
         .unwrap_or(u16::MAX)
         .min(config.queue_pairs)
         .min(wire::QUEUE_PAIRS_MAX);
-    let limit = *module_parameters::queue_pairs.value();
+    let limit = parameter::<u16>(module_parameters::queue_pairs.value());
     if limit != 0 {
         pairs = pairs.min(limit);
     }
@@ -170,7 +175,8 @@ pub(crate) unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Res
             },
             tickets: Tickets::new(),
             stats: stats.clone(),
-            poll_ns: u64::from(*module_parameters::poll_us.value()).saturating_mul(1000),
+            poll_ns: u64::from(parameter::<u32>(module_parameters::poll_us.value()))
+                .saturating_mul(1000),
         },
         GFP_KERNEL,
     )?;
@@ -200,8 +206,8 @@ pub(crate) unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Res
             shared,
             flush,
             worker <- unsafe { Worker::new() },
-            synchronous: *module_parameters::synchronous.value() != 0,
-            flush_delay_ms: *module_parameters::flush_delay_ms.value(),
+            synchronous: parameter::<u8>(module_parameters::synchronous.value()) != 0,
+            flush_delay_ms: parameter::<u32>(module_parameters::flush_delay_ms.value()),
             dead: Atomic::new(false),
         }),
         GFP_KERNEL,
@@ -211,7 +217,7 @@ pub(crate) unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Res
 /// Pages of the largest disk that the device's promise and the user allow.
 pub(crate) fn disk_pages(config: &wire::Config) -> u32 {
     let mut pages = config.grant_pages;
-    let limit = *module_parameters::size_mib.value();
+    let limit = parameter::<u64>(module_parameters::size_mib.value());
     if limit != 0 {
         pages = pages.min(limit.saturating_mul(1 << (20 - wire::PAGE_SHIFT)));
     }

@@ -13,6 +13,7 @@
 #include <linux/sched.h>
 #include <linux/smp.h>
 #include <linux/spinlock.h>
+#include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/workqueue.h>
@@ -140,6 +141,16 @@ void vtmem_zero_page(struct page *page, unsigned int offset)
 	memzero_page(page, in_page, first);
 	if (in_page)
 		memzero_page(page + 1, 0, in_page);
+}
+
+/* How much of the segment that the iterator points to is done already. */
+unsigned int vtmem_bio_skip(const struct bio *bio)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+	return bio->bi_iter.bi_offset;
+#else
+	return bio->bi_iter.bi_bvec_done;
+#endif
 }
 
 /* ---- Locks, work, processors ---- */

@@ -10,6 +10,7 @@
 
 #include <linux/types.h>
 
+struct bio;
 struct delayed_work;
 struct device;
 struct module;
@@ -49,6 +50,7 @@ void vtmem_sg_page(struct scatterlist *sg, struct page *page,
 void vtmem_sg_buffer(struct scatterlist *sg, void *buf, unsigned int len);
 void vtmem_sg_end(struct scatterlist *sg);
 void vtmem_zero_page(struct page *page, unsigned int offset);
+unsigned int vtmem_bio_skip(const struct bio *bio);
 
 void vtmem_lock_init(struct spinlock *lock);
 unsigned long vtmem_lock(struct spinlock *lock);

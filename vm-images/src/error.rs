@@ -102,6 +102,18 @@ pub enum Error {
         /// What is wrong with it, and what to try.
         reason: String,
     },
+    /// A step failed with the kernel that was chosen.
+    #[error("{what} failed for kernel {release}. {advice}")]
+    WithKernel {
+        /// The step, as a person would name it.
+        what: &'static str,
+        /// The kernel's release.
+        release: String,
+        /// How to choose another, and which there are.
+        advice: String,
+        /// What failed.
+        source: Box<Error>,
+    },
     /// The rebuilt Rust crates are not those of Debian's kernel.
     #[error(
         "Kernel {release}: only {matched} of {total} Rust symbols of Debian's Module.symvers were \
@@ -148,6 +160,23 @@ pub enum Error {
         /// What was odd.
         detail: String,
     },
+}
+
+impl Error {
+    /// Says of an error which kernel it came with, and how to choose another.
+    pub(crate) fn with_kernel(
+        what: &'static str,
+        release: &str,
+        advice: &str,
+    ) -> impl FnOnce(Self) -> Self {
+        let (release, advice) = (release.to_owned(), advice.to_owned());
+        move |error| Self::WithKernel {
+            what,
+            release,
+            advice,
+            source: Box::new(error),
+        }
+    }
 }
 
 /// This crate's result.

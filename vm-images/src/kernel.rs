@@ -2,8 +2,9 @@
 //! The guest's kernel: Debian's stock cloud kernel from backports, and beside it a source tree of
 //! the very same version, prepared so that Rust modules can be built that load into it.
 //!
-//! The suite moves, so no version is written down here: the newest for which image, headers and
-//! source agree is taken (`choice`), and the tree is prepared by `tree`.
+//! The suite moves, so no version is written down here, but the series that is proven: the newest for
+//! which image, headers and source agree is taken, of that series if there is one (`choice`), and the
+//! tree is prepared by `tree`.
 
 mod choice;
 mod stock;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, IoContext, Result};
 use crate::key::KeyBuilder;
 use crate::toolchain::{self, Toolchain};
-use choice::Candidate;
+use choice::{Candidate, VARIABLE, Wish};
 pub(crate) use tree::CC;
 
 /// How many kernels are looked into when the newest turn out unfit: each costs a download.
@@ -35,6 +36,8 @@ pub struct Kernel {
     version: String,
     files: Files,
     tree: PathBuf,
+    /// How to come by another.
+    advice: String,
 }
 
 /// Where the packages keep things, which changed over time.
@@ -47,56 +50,85 @@ struct Files {
 }
 
 impl Kernel {
-    /// Chooses a kernel, newest first or the one named by `wanted` (an upstream version such as
-    /// 7.2.12, or a full release), unpacks its packages and prepares the source tree.
+    /// Chooses a kernel, the newest of the proven series, then the newest of all, or the one named by
+    /// `wanted` (an upstream version such as
+    /// 7.2.12, or a full release), unpacks its packages and prepares the source tree. The
+    /// environment's `TMEM_KERNEL` is looked at when nothing is wanted.
+    ///
+    /// A newer one that is passed over is named on the screen. One that looks fit and then fails
+    /// is an error, never a reason to take an older one.
     ///
     /// # Errors
     /// [`Error::NoKernel`] with what each candidate lacks, [`Error::KernelUnfit`] when the one
-    /// that was asked for cannot take Rust modules, [`Error::SymbolsDiffer`] when the rebuilt
-    /// crates are not Debian's, and errors of apt and make.
+    /// that was asked for cannot take Rust modules, and [`Error::WithKernel`] around what failed
+    /// with the chosen one, such as errors of apt and make, or [`Error::SymbolsDiffer`] when the
+    /// rebuilt crates are not Debian's.
     pub fn ensure(toolchain: &Toolchain, wanted: Option<&str>) -> Result<Self> {
+        let wish = Wish::new(wanted, std::env::var(VARIABLE).ok());
+        let all = choice::candidates(&toolchain.apt)?;
         let mut reasons = Vec::new();
         let mut tries = 0;
-        for candidate in choice::candidates(&toolchain.apt)? {
-            if wanted.is_some_and(|wanted| !candidate.is(wanted)) {
+        let order = match &wish {
+            Some(_) => all.iter().collect(),
+            None => choice::proven_first(&all),
+        };
+        for candidate in order {
+            if wish.as_ref().is_some_and(|wish| !wish.means(candidate)) {
                 continue;
             }
             if let Some(missing) = candidate.missing() {
-                reasons.push(format!("  {}: {missing}", candidate.release));
+                reasons.push(format!("{}: {missing}", candidate.release));
                 continue;
             }
             if tries == TRIES {
                 break;
             }
             tries += 1;
-            let files = unpack(toolchain, &candidate)?;
+            let release = &candidate.release;
+            let advice = choice::advice(&all, release);
+            let failed = |what| Error::with_kernel(what, release, &advice);
+            let files = unpack(toolchain, candidate).map_err(failed("Getting the packages"))?;
             if let Some(reason) = unfit(toolchain, &files)? {
-                if wanted.is_some() {
+                if wish.is_some() {
                     return Err(Error::KernelUnfit {
-                        release: candidate.release,
+                        release: release.clone(),
                         reason,
                     });
                 }
-                reasons.push(format!("  {}: {reason}", candidate.release));
+                reasons.push(format!("{release}: {reason}"));
                 continue;
             }
-            let tree = tree::ensure(toolchain, &candidate, &files)?;
+            if wish.is_none() {
+                let newer = choice::unproven_before(&all, candidate);
+                reasons.extend(newer.map(|newer| newer.not_proven()));
+            }
+            for reason in &reasons {
+                toolchain
+                    .progress
+                    .line(&format!("Passing over kernel {reason}"));
+            }
+            let tree = tree::ensure(toolchain, candidate, &files)
+                .map_err(failed("Preparing the source tree"))?;
             toolchain.cache.prune("kernel-packages", KEPT)?;
             toolchain.cache.prune("kernel-tree", KEPT)?;
             return Ok(Self {
                 toolchain: toolchain.clone(),
-                release: candidate.release,
-                version: candidate.version,
+                release: release.clone(),
+                version: candidate.version.clone(),
                 files,
                 tree,
+                advice,
             });
         }
+        if reasons.is_empty() {
+            let releases: Vec<&str> = all.iter().map(|c| c.release.as_str()).collect();
+            reasons.push(format!("none of the suites': {}", releases.join(", ")));
+        }
         Err(Error::NoKernel {
-            wanted: wanted.map(|w| format!(" --kernel {w}")).unwrap_or_default(),
-            reasons: match reasons.is_empty() {
-                true => "  nothing of that name in the suites".to_owned(),
-                false => reasons.join("\n"),
-            },
+            wanted: wish
+                .map(|wish| format!(" {}", wish.said))
+                .unwrap_or_default(),
+            reasons: format!("  {}", reasons.join("\n  ")),
         })
     }
 
@@ -134,6 +166,11 @@ impl Kernel {
     #[must_use]
     pub fn toolchain(&self) -> &Toolchain {
         &self.toolchain
+    }
+
+    /// Says of an error that it is this kernel's, and how to come by another.
+    pub(crate) fn failed(&self, what: &'static str) -> impl FnOnce(Error) -> Error {
+        Error::with_kernel(what, &self.release, &self.advice)
     }
 
     /// What follows the upstream version in the release: make calls it LOCALVERSION.

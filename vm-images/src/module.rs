@@ -38,8 +38,8 @@ impl Module {
     /// printed each time, also when nothing had to be built.
     ///
     /// # Errors
-    /// [`Error::NoDriver`] when the folder has no Kbuild, [`Error::Command`] when make fails,
-    /// [`Error::NoModule`] when it leaves no module.
+    /// [`Error::NoDriver`] when the folder has no Kbuild, and [`Error::WithKernel`] around
+    /// [`Error::Command`] when make fails, or [`Error::NoModule`] when it leaves no module.
     pub fn build(kernel: &Kernel, driver_dir: &Path) -> Result<Self> {
         let has = |name: &str| driver_dir.join(name).exists();
         if !has("Kbuild") && !has("Makefile") {
@@ -63,7 +63,7 @@ impl Module {
                 }
                 fs::copy(path, &to).context("copy", path)?;
             }
-            make(kernel, partial, &work)
+            make(kernel, partial, &work).map_err(kernel.failed("Building the module"))
         })?;
         cache.prune("module", KEPT)?;
         let read = |name: &str| {

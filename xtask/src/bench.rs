@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use tmem_bench::{DeviceOptions, Row};
+use tmem_bench::{DeviceOptions, Figures, PoliciesOptions, Report, Row, TiersOptions};
 use tmem_vm_tests::build;
 use vm_images::{Cache, Consent, Prereqs, Progress, Toolchain};
 
@@ -18,6 +18,14 @@ enum Area {
     /// 4 KiB gets and puts through virtqueues, beside qemu-storage-daemon's vhost-user-blk export; and
     /// with a keeper beside a single process.
     Device,
+    /// How exactly emulated latency and bandwidth are kept, over a grid of latencies, queue depths and
+    /// rates.
+    Links,
+    /// Hit ratios of the replacement policies on synthetic and recorded traces, beside the optimum and
+    /// another cache.
+    Policies,
+    /// Demotion, restarts, metadata, size, and other stores beside DRAM with a file.
+    Tiers,
 }
 
 /// Measure, and print the figures with their floors and peers.
@@ -37,24 +45,50 @@ pub(crate) struct Arguments {
     /// The peer's program, instead of the one on PATH or in the toolchain root.
     #[arg(long, value_name = "PROGRAM")]
     peer: Option<PathBuf>,
+    /// Draw the figures as well, into this folder, where there is a picture of them.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+    /// Recorded traces to replay as well (of the area policies).
+    #[arg(long = "trace", value_name = "FILE", num_args = 1..)]
+    traces: Vec<PathBuf>,
+    /// The folder in which files are written and read (of the area tiers), instead of /var/tmp; not on
+    /// a file system in memory.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
-    let [daemon] = build::host_programs(["vhost-device-tmem"])?;
-    let scripts = tempfile::tempdir().context("Cannot make a temporary folder")?;
-    let peer = match &arguments.peer {
-        Some(peer) => peer.clone(),
-        None => storage_daemon(scripts.path(), consent)?,
+    // The engine runs in this very program: built for debugging, its figures would mean nothing.
+    if cfg!(debug_assertions) && matches!(arguments.area, Area::Tiers) {
+        return in_release();
+    }
+    let Figures {
+        report,
+        text,
+        plots,
+    } = match arguments.area {
+        Area::Device => device(arguments, consent)?.into(),
+        Area::Links => tmem_bench::links(arguments.quick)?,
+        Area::Policies => tmem_bench::policies(&PoliciesOptions {
+            quick: arguments.quick,
+            traces: arguments.traces.clone(),
+        })?,
+        Area::Tiers => tmem_bench::tiers(&TiersOptions {
+            quick: arguments.quick,
+            folder: arguments.dir.clone(),
+        })?
+        .into(),
     };
-    let options = DeviceOptions {
-        daemon,
-        peer: Some(peer),
-        quick: arguments.quick,
-    };
-    let report = match arguments.area {
-        Area::Device => tmem_bench::device(&options)?,
-    };
-    println!("{report}");
+    println!("{text}");
+    if let Some(folder) = &arguments.plots {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("Cannot make the folder {}", folder.display()))?;
+        for plot in plots {
+            let path = folder.join(plot.name);
+            fs::write(&path, plot.svg)
+                .with_context(|| format!("Cannot write {}", path.display()))?;
+        }
+    }
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(path, text).with_context(|| format!("Cannot write {}", path.display()))?;
@@ -67,6 +101,36 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
         return Ok(());
     }
     bail!("Goals missed: {}", missed.join("; "));
+}
+
+/// Runs this command again, in a program that is built for release.
+fn in_release() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["run", "--quiet", "--release", "--package", "xtask", "--"])
+        .args(std::env::args_os().skip(1))
+        .status()
+        .context("Cannot run cargo")?;
+    if !status.success() {
+        bail!("The benchmark built for release failed: {status}");
+    }
+    Ok(())
+}
+
+/// The area `device`, with our daemon as it is built now.
+fn device(arguments: &Arguments, consent: Consent) -> Result<Report> {
+    let [daemon] = build::host_programs(["vhost-device-tmem"])?;
+    let scripts = tempfile::tempdir().context("Cannot make a temporary folder")?;
+    let peer = match &arguments.peer {
+        Some(peer) => peer.clone(),
+        None => storage_daemon(scripts.path(), consent)?,
+    };
+    let options = DeviceOptions {
+        daemon,
+        peer: Some(peer),
+        quick: arguments.quick,
+    };
+    Ok(tmem_bench::device(&options)?)
 }
 
 /// What a row that missed its goal reached, and how far that scatters: noise shows there.

@@ -30,6 +30,7 @@ Examples:
   cargo xtask guest                      A shell in the test guest, with the module at hand
   cargo xtask guest --socket /run/t.sock ... with the device that a daemon serves there
   cargo xtask bench device --json d.json Floors, a peer and ours, in one run
+  cargo xtask bench links --plots DIR    How exactly emulated links are kept, with pictures
   cargo xtask manual DIR                 Man pages and completions
 
 Everything is kept in $TMEM_CACHE, else $XDG_CACHE_HOME/virtio-tmem, else ~/.cache/virtio-tmem.

@@ -71,6 +71,30 @@ pub enum Error {
         /// The page.
         index: u32,
     },
+    /// An engine, a slot file or a store of others failed.
+    #[error("Cannot {what}")]
+    Other {
+        /// What was tried.
+        what: &'static str,
+        /// Its reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A store gave another answer than it should.
+    #[error("{what} answered {answer}")]
+    Refused {
+        /// Which store.
+        what: &'static str,
+        /// What it answered.
+        answer: String,
+    },
+    /// A recorded trace is not sound.
+    #[error("Cannot replay {}", path.display())]
+    Trace {
+        /// Its file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: tmem_pages::trace::TraceError,
+    },
 }
 
 impl Error {
@@ -79,6 +103,16 @@ impl Error {
         move |source| Self::System {
             what,
             source: source.into(),
+        }
+    }
+
+    /// For `map_err` of a call of an engine or another store that tried `what`.
+    pub(crate) fn other<E: std::error::Error + Send + Sync + 'static>(
+        what: &'static str,
+    ) -> impl Fn(E) -> Self {
+        move |source| Self::Other {
+            what,
+            source: Box::new(source),
         }
     }
 

@@ -43,6 +43,14 @@ pub(crate) fn on<T>(processor: usize, work: impl FnOnce() -> T) -> Result<T> {
     Ok(done)
 }
 
+/// Lets this thread run on all processors there are.
+pub(crate) fn anywhere() -> Result<()> {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    // The kernel leaves out what is not there or not allowed.
+    Ok(sched_setaffinity(None, &all)?)
+}
+
 /// How often all threads of a process have gone to sleep so far; 0 when it is gone.
 pub(crate) fn sleeps(process: u32) -> u64 {
     threads(process)

@@ -66,7 +66,11 @@ fn table(rows: &[Row]) -> Table {
                 format!("{first:.2} to {third:.2}")
             }),
             goal,
-            row.regime.clone(),
+            if row.emulated {
+                format!("emulated; {}", row.regime)
+            } else {
+                row.regime.clone()
+            },
         ]);
     }
     for column in 2..7 {

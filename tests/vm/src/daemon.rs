@@ -302,6 +302,15 @@ impl Daemon {
         }
     }
 
+    /// Has `tmemctl` do something whose answer does not matter.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn tell(&self, words: &[&str]) -> Result<()> {
+        self.ask_for::<serde_json::Value>(words, &[EXIT_DEGRADED])
+            .map(drop)
+    }
+
     fn ask<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
         self.ask_for(words, &[])
     }

@@ -5,6 +5,7 @@ mod apart;
 mod memory;
 mod module;
 mod swap;
+mod tiers;
 mod worker;
 
 use crate::artifacts::Extras;
@@ -112,5 +113,11 @@ pub const TESTS: &[Test] = &[
         about: "SIGKILL of keeper and worker; the next daemon has its descriptors from systemd's store",
         extras: Extras::Workloads,
         run: worker::all_killed,
+    },
+    Test {
+        name: "guest_swaps_to_every_tier",
+        about: "DRAM, PM file and memory behind an emulated link, under stress-ng --verify and kills",
+        extras: Extras::Workloads,
+        run: tiers::all_tiers,
     },
 ];

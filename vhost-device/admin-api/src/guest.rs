@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Pool, Schema};
+use crate::{GuestMemory, Pool, Schema};
 
 /// Answer to `GET /v1/guests`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +25,8 @@ pub struct GuestDetail {
     pub pools: Vec<Pool>,
 }
 
-/// One guest. `held_pages` = `same_filled_pages` + `frame_pages`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One guest. `held_pages` = `same_filled_pages` + `frame_pages` + `pm_pages` + `remote_pages`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
     /// Name that the host's administrator gave it.
     pub name: String,
@@ -46,10 +46,19 @@ pub struct Guest {
     pub same_filled_pages: u64,
     /// Of these, pages in frames.
     pub frame_pages: u64,
+    /// Of these, pages in the PM file; a copy that is still in a frame is not counted again.
+    #[serde(default)]
+    pub pm_pages: u64,
+    /// Of these, pages in the remote tier alone.
+    #[serde(default)]
+    pub remote_pages: u64,
     /// Number of its pools.
     pub pools: u32,
     /// The longest that a queue worker polls before it sleeps, in µs; 0: polling is off.
     pub poll_us: u32,
+    /// Its part of the tiers: limits, shares, policy. Absent from a daemon that does not tell.
+    #[serde(default)]
+    pub memory: Option<GuestMemory>,
 }
 
 impl Guest {

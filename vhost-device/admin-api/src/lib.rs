@@ -12,6 +12,17 @@
 //! | [`path::GUESTS`]`/{name}` | [`GuestDetail`] |
 //! | [`path::POOLS`]`?guest=` | [`PoolList`] |
 //! | [`path::STATS`]`?guest=` | [`Stats`]: counters and latencies |
+//! | [`path::TIERS`] | [`TierList`] |
+//! | [`path::TIERS`]`/{name}` | [`TierDetail`] |
+//! | …`/resize`, `/drain`, by POST | [`TaskDetail`]; resize takes a [`ResizeRequest`] |
+//! | …`/undrain`, `/watermarks`, by POST | [`TierDetail`]; the latter takes a [`WatermarksRequest`] |
+//! | [`path::GUESTS`]`/{name}/limits`, `/freeze`, `/thaw`, `/policy`, by POST | [`GuestDetail`]; they take a [`LimitsRequest`], nothing, nothing, a [`PolicyRequest`] |
+//! | …`/reclaim`, by POST | [`TaskDetail`]; takes a [`ReclaimRequest`] |
+//! | …`/trace/start`, `/trace/stop`, by POST | [`TraceDetail`]; start takes a [`TraceRequest`] |
+//! | [`path::TASKS`], [`path::TASKS`]`/{id}` | [`TaskList`], [`TaskDetail`]: how far resize, drain and reclaim are |
+//! | [`path::POLICIES`] | [`PolicyList`] |
+//! | [`path::LINKS`] | [`LinkList`] |
+//! | …`/set`, `/clear`, `/faults`, by POST | [`LinkList`]; they take a [`LinkRequest`], a [`LinkClearRequest`], a [`FaultsRequest`] |
 //! | [`path::DAEMON`] | [`DaemonDetail`]: the processes, their restarts and sandboxes |
 //! | [`path::UPGRADE`], by POST | [`OperationAccepted`]; takes an [`UpgradeRequest`] |
 //! | [`path::RESTART`], by POST | [`OperationAccepted`] |
@@ -28,11 +39,16 @@ mod daemon;
 mod error;
 mod guest;
 mod latency;
+mod link;
 mod operation;
 mod pool;
+mod quota;
 mod schema;
 mod stats;
 mod status;
+mod task;
+mod tier;
+mod tier_stats;
 mod words;
 
 pub use daemon::{
@@ -42,14 +58,28 @@ pub use daemon::{
 pub use error::{ErrorAnswer, ErrorCode};
 pub use guest::{Guest, GuestDetail, GuestList};
 pub use latency::{Bucket, Histogram};
+pub use link::{
+    FaultsRequest, Link, LinkClearRequest, LinkDirection, LinkDirections, LinkFault, LinkList,
+    LinkQueue, LinkRequest,
+};
 pub use operation::{
     DaemonOperation, OperationAccepted, OperationDetail, OperationKind, OperationState,
     OperationStatus, UpgradeRequest,
 };
 pub use pool::{Pool, PoolKind, PoolLayout, PoolList};
+pub use quota::{
+    DramCap, Freeable, GuestMemory, LimitsRequest, NoCap, Policy, PolicyList, PolicyRequest,
+    ReclaimRequest, TraceDetail, TraceRequest, TraceStatus, WEIGHT_MAX,
+};
 pub use schema::Schema;
 pub use stats::{GuestStats, Latency, Op, PageResult, RequestStatus, Stats};
-pub use status::{Health, Memory, PageTotals, Resident, Status, Tier};
+pub use status::{Health, Memory, PageTotals, Resident, Status};
+pub use task::{TaskDetail, TaskKind, TaskList, TaskState, TaskStatus};
+pub use tier::{
+    Durability, Promises, ResizeRequest, Tier, TierDetail, TierKind, TierList, TierName, TierState,
+    Watermarks, WatermarksRequest,
+};
+pub use tier_stats::{HitTier, RefusalReason, StageTimes, TierCounts, TierOp, TierResult};
 
 /// Where the daemon listens and `tmemctl` looks unless they are told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tmem/admin.sock";
@@ -75,6 +105,15 @@ pub mod path {
     pub const UPGRADE: &str = "/v1/daemon/upgrade";
     /// By POST.
     pub const RESTART: &str = "/v1/daemon/restart";
+    /// [`TierList`](super::TierList); with `/{name}` behind it [`TierDetail`](super::TierDetail), and
+    /// behind that, by POST, `/resize`, `/drain`, `/undrain`, `/watermarks`.
+    pub const TIERS: &str = "/v1/tiers";
+    /// [`TaskList`](super::TaskList); with `/{id}` behind it [`TaskDetail`](super::TaskDetail).
+    pub const TASKS: &str = "/v1/tasks";
+    /// [`PolicyList`](super::PolicyList).
+    pub const POLICIES: &str = "/v1/policies";
+    /// [`LinkList`](super::LinkList); with `/set`, `/clear` or `/faults` behind it by POST.
+    pub const LINKS: &str = "/v1/links";
     /// Prometheus text.
     pub const METRICS: &str = "/metrics";
 }

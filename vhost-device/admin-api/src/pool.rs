@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pools: what a guest keeps its pages in.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::Schema;
+use crate::{HitTier, Schema, TierCounts, TierName};
 
 /// Answer to `GET /v1/pools`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +16,8 @@ pub struct PoolList {
     pub pools: Vec<Pool>,
 }
 
-/// One pool. `pages` = `same_filled` + `frames`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One pool. `pages` = `same_filled` + `frames` + `pm` + `remote`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Name of the guest that it belongs to.
     pub guest: String,
@@ -33,6 +35,12 @@ pub struct Pool {
     pub same_filled: u64,
     /// Of these, pages that lie in a frame of 4096 bytes.
     pub frames: u64,
+    /// Of these, pages in the PM file.
+    #[serde(default)]
+    pub pm: u64,
+    /// Of these, pages in the remote tier alone.
+    #[serde(default)]
+    pub remote: u64,
     /// Pages stored so far.
     pub puts: u64,
     /// Pages delivered so far.
@@ -49,13 +57,20 @@ pub struct Pool {
     pub evicted: u64,
     /// Pages that failed their checksum when they were asked for.
     pub corrupt: u64,
+    /// Pages delivered, by where they were. Entries that would be zero may be absent.
+    #[serde(default)]
+    pub hits: BTreeMap<HitTier, u64>,
+    /// What each tier did for it.
+    #[serde(default)]
+    pub tiers: BTreeMap<TierName, TierCounts>,
 }
 
 /// What a pool promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolKind {
     /// An acknowledged page stays until it is flushed.
+    #[default]
     Persistent,
     /// A page may vanish at any time.
     Ephemeral,
@@ -73,10 +88,11 @@ impl PoolKind {
 }
 
 /// How a pool's pages are indexed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolLayout {
     /// One object, like a swap area.
+    #[default]
     Dense,
     /// Any object and index, like files.
     Sparse,

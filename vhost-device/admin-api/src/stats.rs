@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::words::words;
-use crate::{Histogram, Schema};
+use crate::{Histogram, HitTier, RefusalReason, Schema, StageTimes, TierCounts, TierName};
 
 /// Answer to `GET /v1/stats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,18 @@ pub struct GuestStats {
     pub connections: u64,
     /// From a request's being taken from its ring to its being given back.
     pub latency: Latency,
+    /// Pages delivered, by where they were.
+    #[serde(default)]
+    pub hits: BTreeMap<HitTier, u64>,
+    /// Puts that were refused, by why.
+    #[serde(default)]
+    pub refused: BTreeMap<RefusalReason, u64>,
+    /// What each tier did for it.
+    #[serde(default)]
+    pub tiers: BTreeMap<TierName, TierCounts>,
+    /// Where the time of its requests went.
+    #[serde(default)]
+    pub stages: StageTimes,
 }
 
 /// Latencies of requests, whatever their number of pages.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DaemonStatus, Schema};
+use crate::{DaemonStatus, Promises, Schema, Tier};
 
 /// Answer to `GET /v1/status`. While the daemon's state is `failed` nobody knows its pages: `tiers`
 /// is then empty, and `pages`, `memory`, `guests` and `connected` are 0.
@@ -23,6 +23,9 @@ pub struct Status {
     pub emulated: bool,
     /// Nearest first.
     pub tiers: Vec<Tier>,
+    /// What guests are promised, against what there is. Absent from a daemon that does not tell.
+    #[serde(default)]
+    pub promises: Option<Promises>,
     /// Where the pages are.
     pub pages: PageTotals,
     /// Where the memory of the process that answers is.
@@ -67,19 +70,8 @@ impl Health {
     }
 }
 
-/// A place that pages are kept in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tier {
-    /// `dram` is the only one yet.
-    pub name: String,
-    /// What fits into it.
-    pub capacity_bytes: u64,
-    /// What pages take of it.
-    pub used_bytes: u64,
-}
-
-/// All pages of all guests. `held` = `same_filled` + `frames`, and each of the three is the sum of
-/// the pools' field of that meaning.
+/// All pages of all guests. `held` = `same_filled` + `frames` + `pm` + `remote`, and each of the five is
+/// the sum of the pools' field of that meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageTotals {
     /// Pages held.
@@ -88,6 +80,12 @@ pub struct PageTotals {
     pub same_filled: u64,
     /// Pages in frames, 4096 bytes each.
     pub frames: u64,
+    /// Pages in the PM file.
+    #[serde(default)]
+    pub pm: u64,
+    /// Pages in the remote tier alone.
+    #[serde(default)]
+    pub remote: u64,
 }
 
 /// Resident memory of the process, as the kernel counts it and as the daemon explains it:
@@ -99,7 +97,8 @@ pub struct Memory {
     pub resident_bytes: u64,
     /// The most that was ever resident.
     pub peak_resident_bytes: u64,
-    /// Frames that hold a page: [`PageTotals::frames`] × 4096.
+    /// Frames that hold a page or the copy of one: [`PageTotals::frames`] and the copies that tier
+    /// `dram` counts as [`Tier::victim_pages`], × 4096.
     pub frames_bytes: u64,
     /// Frames that were used once and wait, still resident, for the next put.
     pub idle_frames_bytes: u64,

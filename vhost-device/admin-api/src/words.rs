@@ -19,6 +19,12 @@ macro_rules! words {
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$variant => $word, )* }
             }
+
+            /// The value that `word` stands for.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == word)
+            }
         }
     };
 }

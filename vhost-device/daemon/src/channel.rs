@@ -6,10 +6,13 @@
 //!    │ ◀────────────────────────── Hello: its version ─────── │   it has started
 //!    │ ── Check [map, frames] ───▶ Checked ────────────────── │   an upgrade asks first
 //!    │ ── Start [map, frames, admin] ─▶ Ready, or Refused ─── │   pages are recovered, threads run
+//!    │ ◀────────────────────────────── Settings ───────────── │   what the next worker is to know
 //!    │ ── Serve [listener] ──────────▶ Ended ──────────────── │   a connection begins, and ends
 //!    │ ── Ping ──────────────────────▶ Pong ───────────────── │   it is not stuck
 //!    │ ── Status ─────────────────────▶                       │   for the admin API
 //!    │ ◀─────────────────────────────── Operate ──────────── │   an admin wants something
+//!    │ ◀───────────────────────────── OpenTrace ──────────── │
+//!    │ ── Trace [file] ───────────────▶                       │
 //!    │ ── End ────────────────────────▶                       │   the daemon ends
 //! ```
 //! The two may be of different versions, before and after an upgrade. [`VERSION`] counts changes that
@@ -37,7 +40,8 @@ const MESSAGE_BYTES_MAX: usize = 1 << 18;
 pub(crate) enum ToWorker {
     /// Can you go on with this state? Descriptors: map, frames.
     Check,
-    /// Serve. Descriptors: map, frames, and the admin API's listener if there is one.
+    /// Serve. Descriptors: map, frames, the admin API's listener if there is one, and those that
+    /// [`Start::files`] names.
     Start(Box<Start>),
     /// A front-end has connected, or is handed over. Descriptor: a listener on which its connection
     /// waits.
@@ -51,6 +55,11 @@ pub(crate) enum ToWorker {
     Ping,
     /// How the daemon is.
     Status(Box<DaemonStatus>),
+    /// The file of a page trace, or why there is none. Descriptor: the file.
+    Trace {
+        /// For people.
+        error: Option<String>,
+    },
     /// Tell the drivers, finish what was taken, and exit.
     End,
 }
@@ -68,6 +77,19 @@ pub(crate) struct Start {
     pub(crate) status: DaemonStatus,
     /// Serve the admin API alone: the engine cannot run.
     pub(crate) caretaker: bool,
+    /// There is a listener among the descriptors.
+    #[serde(default)]
+    pub(crate) admin: bool,
+    /// Names of the descriptors behind the first ones.
+    #[serde(default)]
+    pub(crate) files: Vec<String>,
+    /// This boot of the host, which a worker cannot ask for.
+    #[serde(default)]
+    pub(crate) boot: Option<[u8; 16]>,
+    /// What a worker before this one was told by administrators. Nothing: this is the daemon's first,
+    /// and the configuration holds.
+    #[serde(default)]
+    pub(crate) settings: Option<serde_json::Value>,
 }
 
 /// From worker to keeper.
@@ -108,6 +130,13 @@ pub(crate) enum ToKeeper {
     Pong,
     /// An admin wants something.
     Operate(DaemonOperation),
+    /// What the next worker is to know.
+    Settings(serde_json::Value),
+    /// Make the file of a page trace.
+    OpenTrace {
+        /// Its name in the folder of traces, without `.trace`.
+        name: String,
+    },
 }
 
 /// One end of the channel.

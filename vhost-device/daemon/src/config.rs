@@ -11,28 +11,68 @@
 //!     poll_us = 50                           # 0: workers never poll
 //!     frames_file = "/dev/hugepages/tmem"    # anonymous memory without it
 //!
+//!     trace_dir = "/var/lib/tmem/traces"     # for page traces; none without it
+//!     overcommit = false                     # true: grants may exceed what the tiers hold
+//!
+//!     [dram]                                 # may hold `size` in place of daemon.dram
+//!     max = "2GiB"                           # what it can be resized to; its size without it
+//!     low_watermark = "5%"                   # with less of it free pages leave it for the next tier,
+//!     high_watermark = "10%"                 # until this much is free
+//!
+//!     [pm]                                   # a file that pages are demoted to; none without it
+//!     path = "/var/lib/tmem/pm"
+//!     size = "8GiB"
+//!     durability = "process"                 # "host": a page in it outlives a crash of the host
+//!     keep_over_reboot = false               # true, with "host": found again after a reboot
+//!
+//!     [remote]                               # a store in the same process that stands in for others
+//!     size = "8GiB"
+//!
+//!     [link.remote]                          # what it costs to get there; [link.pm] as well
+//!     in = "latency=5us bandwidth=25Gbit/s"
+//!     out = "latency=5us bandwidth=25Gbit/s"
+//!
 //!     [[guest]]
 //!     name = "vm0"                           # letters, digits, `-`, `_` and `.`
 //!     socket = "/run/tmem/vm0.sock"
-//!     grant = "512MiB"                       # the grants together must fit into dram
+//!     grant = "512MiB"                       # the grants together must fit into the tiers
 //!     queue_pairs = 2                        # 1 to 30; 2 without it
+//!     dram_cap = "256MiB"                    # the most that it may have of dram; no cap without it
+//!     weight = 100                           # its part of what several want; 1 to 10000
+//!     floor = "64MiB"                        # what it always has room for in dram; nothing without it
+//!     policy = "s3-fifo"                     # which of its pages leaves first
 //!     "#,
 //! )?;
 //! assert_eq!(config.guests[0].grant_pages, 131_072);
+//! assert_eq!(config.guests[0].limits.dram_cap_pages, Some(65_536));
 //! # Ok::<(), vhost_device_tmem::ConfigError>(())
 //! ```
+
+mod error;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod tiers;
+mod value;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tmem_abi::PAGE_SIZE;
 use tmem_pages::WORKERS_MAX;
 
 use crate::args::Args;
-use crate::limits::{NAME_BYTES_MAX, POLL_US_MAX, QUEUE_PAIRS_MAX};
+use crate::limits::{POLL_US_MAX, QUEUE_PAIRS_MAX};
 use crate::sandbox;
+
+pub use error::ConfigError;
+pub use tiers::{DramConfig, GuestLimits, LinkConfig, PmConfig, RemoteConfig, WEIGHT};
+pub(crate) use value::is_name;
+
+use raw::RawFile;
+use tiers::{Tiers, limits};
+use value::{frames, name, pages, range};
 
 const QUEUE_PAIRS: u16 = 2;
 const POLL_US: u32 = 50;
@@ -46,6 +86,24 @@ const CRASH_WINDOW_S: u32 = 10;
 pub struct Config {
     /// Frames of host memory for pages, 4096 bytes each.
     pub dram_frames: u32,
+    /// What else is to be known of that memory.
+    #[serde(default)]
+    pub dram: DramConfig,
+    /// The file that pages are demoted to, if there is one.
+    #[serde(default)]
+    pub pm: Option<PmConfig>,
+    /// The farthest tier, if there is one.
+    #[serde(default)]
+    pub remote: Option<RemoteConfig>,
+    /// What the links of all guests are set to.
+    #[serde(default)]
+    pub links: Vec<LinkConfig>,
+    /// Guests may be promised more than the tiers hold.
+    #[serde(default)]
+    pub overcommit: bool,
+    /// The folder that page traces are written to; without one none is taken.
+    #[serde(default)]
+    pub trace_dir: Option<PathBuf>,
     /// The file that the frames lie in; in the state's folder, or anonymous memory, without one.
     pub frames_file: Option<PathBuf>,
     /// The folder of the state that outlives the daemon; without one it ends with the daemon.
@@ -89,6 +147,9 @@ pub struct GuestConfig {
     pub grant_pages: u64,
     /// Get/put queue pairs of its device.
     pub queue_pairs: u16,
+    /// Its part of the tiers, beyond the grant.
+    #[serde(default)]
+    pub limits: GuestLimits,
 }
 
 /// Where a VMM connects.
@@ -100,140 +161,6 @@ pub enum Socket {
     Fd(i32),
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("Cannot read configuration file {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// The file is not what it should be.
-    #[error("Cannot use configuration file {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong in it.
-        source: Box<ConfigError>,
-    },
-    /// Not TOML, an unknown key, a missing one, or a value of another type.
-    #[error("Not a configuration: {}", .0.to_string().trim_end())]
-    Toml(#[from] toml::de::Error),
-    /// Not a size.
-    #[error(
-        "{key} = {value:?} is not a size: write a whole number and B, KiB, MiB, GiB or TiB, such as \"512MiB\""
-    )]
-    Size {
-        /// Which setting.
-        key: String,
-        /// What it was set to.
-        value: String,
-    },
-    /// A size that is no whole number of pages, or none, or too many.
-    #[error("{key} = {value:?} is not possible: it must be a multiple of 4KiB, from 4KiB to 15TiB")]
-    SizeRange {
-        /// Which setting.
-        key: String,
-        /// What it was set to.
-        value: String,
-    },
-    /// A number out of range.
-    #[error("{key} = {value} is not possible: {min} to {max} is")]
-    Range {
-        /// Which setting.
-        key: String,
-        /// What it was set to.
-        value: u64,
-        /// The least.
-        min: u64,
-        /// The most.
-        max: u64,
-    },
-    /// Not a name.
-    #[error(
-        "{key} = {value:?} is not a guest's name: 1 to 64 letters, digits, '-', '_' and '.' are, the first a letter or digit"
-    )]
-    Name {
-        /// Which setting.
-        key: String,
-        /// What it was set to.
-        value: String,
-    },
-    /// Two guests with one name or socket.
-    #[error("{key} = {value:?} is used twice: each guest needs its own")]
-    Twice {
-        /// Which setting.
-        key: String,
-        /// What both were set to.
-        value: String,
-    },
-    /// No guest.
-    #[error("There is no guest to serve: add a [[guest]] with name, socket and grant")]
-    NoGuest,
-    /// Neither file nor socket.
-    #[error("There is no guest to serve: give --config FILE, --socket-path PATH or --fd FDNUM")]
-    NoSocket,
-    /// More is promised than there is.
-    #[error(
-        "The grants add up to {granted} pages of 4KiB and dram holds {dram}: lower a grant or raise dram to {} MiB at least",
-        granted.div_ceil(256)
-    )]
-    Overcommitted {
-        /// Pages promised.
-        granted: u64,
-        /// Pages that there are.
-        dram: u64,
-    },
-    /// More workers than the engine takes.
-    #[error(
-        "The guests have {pairs} queue pairs together and {max} is the most: lower queue_pairs, or start another daemon"
-    )]
-    TooManyPairs {
-        /// Pairs of all guests.
-        pairs: u64,
-        /// The most.
-        max: u16,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    daemon: RawDaemon,
-    #[serde(default)]
-    guest: Vec<RawGuest>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDaemon {
-    dram: String,
-    frames_file: Option<PathBuf>,
-    state_dir: Option<PathBuf>,
-    sandbox: Option<sandbox::Mode>,
-    user: Option<String>,
-    #[serde(default)]
-    upgrade_dirs: Vec<PathBuf>,
-    crash_limit: Option<u32>,
-    crash_window_s: Option<u32>,
-    poll_us: Option<u32>,
-    admin_socket: Option<PathBuf>,
-    admin_group: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGuest {
-    name: String,
-    socket: PathBuf,
-    grant: String,
-    queue_pairs: Option<u16>,
-}
-
 impl Config {
     /// Reads a configuration file's text.
     ///
@@ -241,18 +168,26 @@ impl Config {
     /// [`ConfigError`], which names the setting and what is allowed.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let raw: RawFile = toml::from_str(text)?;
+        let tiers = Tiers::of(&raw)?;
         let guests = raw.guest.into_iter().enumerate().map(|(nth, guest)| {
             let key = |key: &str| format!("guest[{nth}].{key}");
             Ok(GuestConfig {
                 grant_pages: pages(&key("grant"), &guest.grant)?,
                 queue_pairs: guest.queue_pairs.unwrap_or(QUEUE_PAIRS),
+                limits: limits(nth, &guest)?,
                 socket: Socket::Path(guest.socket),
                 name: guest.name,
             })
         });
         let guests = guests.collect::<Result<Vec<_>, ConfigError>>()?;
         Self {
-            dram_frames: frames("daemon.dram", &raw.daemon.dram)?,
+            dram_frames: tiers.dram_frames,
+            dram: tiers.dram,
+            pm: tiers.pm,
+            remote: tiers.remote,
+            links: tiers.links,
+            overcommit: raw.daemon.overcommit,
+            trace_dir: raw.daemon.trace_dir,
             frames_file: raw.daemon.frames_file,
             state_dir: raw.daemon.state_dir,
             sandbox: raw.daemon.sandbox.unwrap_or_default(),
@@ -318,6 +253,12 @@ impl Config {
         };
         Self {
             dram_frames,
+            dram: DramConfig::default(),
+            pm: None,
+            remote: None,
+            links: Vec::new(),
+            overcommit: false,
+            trace_dir: None,
             frames_file: args.frames_file.clone(),
             state_dir: args.state_dir.clone(),
             sandbox: args.sandbox.unwrap_or_default(),
@@ -335,6 +276,7 @@ impl Config {
                 socket,
                 grant_pages,
                 queue_pairs: args.queue_pairs.unwrap_or(QUEUE_PAIRS),
+                limits: GuestLimits::default(),
             }],
         }
         .checked()
@@ -372,12 +314,7 @@ impl Config {
                 });
             }
         }
-        let granted = self.guests.iter().map(|guest| guest.grant_pages);
-        let granted = granted.fold(0u64, u64::saturating_add);
-        let dram = u64::from(self.dram_frames);
-        if granted > dram {
-            return Err(ConfigError::Overcommitted { granted, dram });
-        }
+        self.check_tiers()?;
         let pairs = self.queue_pairs();
         if pairs > u64::from(WORKERS_MAX) {
             return Err(ConfigError::TooManyPairs {
@@ -399,73 +336,3 @@ impl Config {
 fn seconds(given: Option<u32>) -> Duration {
     Duration::from_secs(u64::from(given.unwrap_or(CRASH_WINDOW_S)))
 }
-
-/// Reads a size in bytes: a whole number and a unit of 1024s.
-fn size(key: &str, text: &str) -> Result<u64, ConfigError> {
-    let error = || ConfigError::Size {
-        key: key.to_owned(),
-        value: text.to_owned(),
-    };
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim() {
-        "B" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        "TiB" | "T" => 40,
-        _ => return Err(error()),
-    };
-    let number: u64 = number.parse().map_err(|_| error())?;
-    number.checked_mul(1 << shift).ok_or_else(error)
-}
-
-/// Reads a size in whole pages.
-fn pages(key: &str, text: &str) -> Result<u64, ConfigError> {
-    let bytes = size(key, text)?;
-    let page = PAGE_SIZE as u64;
-    if bytes == 0 || bytes % page != 0 || bytes > 15 << 40 {
-        return Err(ConfigError::SizeRange {
-            key: key.to_owned(),
-            value: text.to_owned(),
-        });
-    }
-    Ok(bytes / page)
-}
-
-/// Reads a size in frames.
-fn frames(key: &str, text: &str) -> Result<u32, ConfigError> {
-    let pages = pages(key, text)?;
-    u32::try_from(pages).map_err(|_| ConfigError::SizeRange {
-        key: key.to_owned(),
-        value: text.to_owned(),
-    })
-}
-
-fn range<T: Into<u64> + Copy>(key: &str, value: T, min: T, max: T) -> Result<(), ConfigError> {
-    let (value, min, max) = (value.into(), min.into(), max.into());
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(ConfigError::Range {
-        key: key.to_owned(),
-        value,
-        min,
-        max,
-    })
-}
-
-fn name(key: &str, name: &str) -> Result<(), ConfigError> {
-    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    let goes_on = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if starts && name.chars().all(goes_on) && name.len() <= NAME_BYTES_MAX {
-        return Ok(());
-    }
-    Err(ConfigError::Name {
-        key: key.to_owned(),
-        value: name.to_owned(),
-    })
-}
-
-#[cfg(test)]
-mod tests;

@@ -16,6 +16,7 @@ use vhost_user_backend::{Error as BackendError, ShutdownHandle, VhostUserDaemon}
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::device::record::{GuestRecords, with_records};
 use crate::device::{Device, Station};
 use crate::sandbox::{self, ThreadKind};
 
@@ -25,6 +26,8 @@ pub(crate) struct Place {
     connected: Arc<AtomicBool>,
     sandbox: sandbox::Mode,
     live: Option<Live>,
+    /// Where the next connection's rings note what they defer.
+    records: Option<GuestRecords>,
     /// Signalled by the thread that waits for the connection's end.
     ended: EventFd,
 }
@@ -63,8 +66,14 @@ impl Place {
             connected,
             sandbox,
             live: None,
+            records: None,
             ended: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })
+    }
+
+    /// Has the next connection's rings note in `records` what they defer.
+    pub(crate) fn note_in(&mut self, records: Option<GuestRecords>) {
+        self.records = records;
     }
 
     /// The guest's name.
@@ -91,8 +100,8 @@ impl Place {
         let station = Arc::clone(&self.station);
         let device = Arc::new(Device::new(station, memory.clone(), self.sandbox)?);
         let name = format!("vu-{}", self.name());
-        let mut daemon =
-            VhostUserDaemon::new(name, Arc::clone(&device), memory).map_err(Error::Protocol)?;
+        let make = || VhostUserDaemon::new(name, Arc::clone(&device), memory);
+        let mut daemon = with_records(self.records.take(), make).map_err(Error::Protocol)?;
         let (wake, token) = device.wake();
         if let Some(control) = daemon.get_epoll_handlers().first() {
             control.register_listener(wake, vmm_sys_util::epoll::EventSet::IN, token)?;

@@ -22,6 +22,9 @@ use crate::port::Port;
 use crate::sandbox;
 use crate::service;
 use crate::snapshot::Running;
+use crate::tiers::files::{self, TierFiles};
+use crate::tiers::mover::MoverThread;
+use crate::tiers::paths::Paths;
 use crate::{process, socket};
 
 /// A running daemon. Dropping it stops it.
@@ -30,6 +33,7 @@ pub struct Daemon {
     stop: EventFd,
     control: Option<JoinHandle<()>>,
     admin: Option<(admin::Server, std::path::PathBuf)>,
+    mover: Option<MoverThread>,
 }
 
 impl Daemon {
@@ -40,15 +44,13 @@ impl Daemon {
     pub fn start(config: &Config) -> Result<Self, Error> {
         let files = EngineFiles::anonymous().map_err(|source| Error::State { source })?;
         let watch = process::Watch::open(&files);
-        let (engine, _) =
-            Engine::open(service::engine_config(config), files).map_err(|source| {
-                Error::Engine {
-                    mib: u64::from(config.dram_frames).div_ceil(256),
-                    source,
-                }
-            })?;
-        let guests = service::attach_guests(&engine, config)?;
-        let running = Arc::new(Running::new(engine, guests, watch, Arc::default()));
+        let paths = Arc::new(Paths::new());
+        let mut tier_files = TierFiles::open(config, |_| None)?;
+        let stores = files::open_stores(config, &mut tier_files, &paths)?;
+        let told = Arc::default();
+        let opened = service::open(config, files, stores, &paths, None, &told)?;
+        let running = Arc::new(Running::new(opened, watch, told));
+        let mover = MoverThread::start(&running, sandbox::Mode::None)?;
         let ports = Ports(open_ports(config, &running)?);
         let admin = match &config.admin {
             Some(config) => Some(serve_admin(config, &running)?),
@@ -61,6 +63,7 @@ impl Daemon {
             stop,
             control: Some(control),
             admin,
+            mover: Some(mover),
         })
     }
 
@@ -91,6 +94,7 @@ impl Daemon {
         if control.join().is_err() {
             tracing::error!("the control loop panicked");
         }
+        self.mover = None;
         if let Some((server, path)) = self.admin.take() {
             drop(server);
             if let Err(error) = std::fs::remove_file(&path) {

@@ -48,6 +48,39 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A tier's file cannot be used.
+    #[error("Cannot use the {tier} tier")]
+    Tier {
+        /// The tier.
+        tier: &'static str,
+        /// What is wrong with the file.
+        source: tmem_pages::slots::SlotError,
+    },
+    /// A tier cannot have the size that it should.
+    #[error("Cannot set up the tiers as configured")]
+    TierSize(#[from] tmem_pages::ResizeError),
+    /// A guest cannot have the part of the tiers that it should.
+    #[error("Cannot limit guests as configured")]
+    Parts(#[from] tmem_pages::LimitsError),
+    /// A guest's policy does not exist.
+    #[error("Cannot choose guest {name:?} its replacement policy")]
+    Policy {
+        /// The guest's name.
+        name: String,
+        /// What the engine said.
+        source: tmem_pages::policy::UnknownPolicy,
+    },
+    /// A link cannot be what it should.
+    #[error("Cannot emulate the link to {tier} as configured")]
+    Link {
+        /// The tier.
+        tier: &'static str,
+        /// What is wrong with it.
+        source: tmem_pages::link::LinkError,
+    },
+    /// Memory for what outlives a worker cannot be had.
+    #[error("Cannot keep a record of requests under way")]
+    Records(#[source] io::Error),
     /// The engine does not take a guest.
     #[error("Cannot add guest {name:?}")]
     Guest {

@@ -70,13 +70,14 @@ pub mod signals;
 mod snapshot;
 mod socket;
 mod status;
+mod tiers;
 mod told;
 pub mod worker;
 
 pub use config::{Config, ConfigError};
 pub use daemon::Daemon;
 pub use error::Error;
-pub use status::{AdminSource, RequestError};
+pub use status::{AdminSource, RequestError, TierAdmin, TierError};
 
 /// What `--print-capabilities` prints, in the form that QEMU's conventions for back-ends ask for. The
 /// type is not one of the conventions' own: they have none for this device.

@@ -42,6 +42,28 @@ pub const LAST_USER_GONE: Duration = Duration::from_secs(5);
 /// How often it looks.
 pub const LAST_USER_PAUSE: Duration = Duration::from_millis(2);
 
+/// How often whoever moves pages looks for work that nobody called it for.
+pub const MOVER_PAUSE: Duration = Duration::from_millis(100);
+/// The same while a page trace is recorded, whose buffers it empties.
+pub const TRACE_PAUSE: Duration = Duration::from_millis(20);
+/// For how long nothing must have been served before pages are brought back.
+pub const IDLE_AFTER: Duration = Duration::from_millis(100);
+
+/// For how long a put that finds DRAM full waits for an emulated link, at most: it holds its queue up.
+pub const LINK_PUT_WAIT: Duration = Duration::from_millis(100);
+/// A worker that waits for a link sleeps only if nothing is due sooner than this, in ns: while it
+/// sleeps it does not see requests come.
+pub const LINK_SPIN_NS: u64 = 2_000_000;
+/// For how long it sleeps then, in ns.
+pub const LINK_NAP_NS: u64 = 500_000;
+
+/// Bytes of what administrators have set, as it is told to the keeper: a message has room for it besides
+/// the configuration.
+pub const SETTINGS_BYTES_MAX: usize = 1 << 16;
+
+/// Tasks that are remembered after their end.
+pub const TASKS_KEPT: usize = 64;
+
 /// Events that wait for a buffer of the driver; the oldest is dropped beyond that.
 pub const EVENTS_PENDING_MAX: usize = 16;
 

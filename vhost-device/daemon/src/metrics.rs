@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use tmem_admin_api::{Bucket, GuestStats, Latency, Op, PageResult, RequestStatus};
+use tmem_admin_api::{
+    Bucket, GuestStats, Latency, LinkDirection, Op, PageResult, RequestStatus, StageTimes, TierName,
+};
 
 use crate::device::request::Malformed;
 use crate::device::request::serve::{RESULTS, Served};
 use crate::limits::LOG_INTERVAL;
+use crate::tiers::paths::{Flight, LOWER};
 
 const OPS: usize = Op::ALL.len();
 const STATUSES: usize = RequestStatus::ALL.len();
@@ -69,9 +72,14 @@ const fn upper(bucket: usize) -> u64 {
 impl Histogram {
     /// Enters one time. Only one thread at a time does.
     pub fn record(&self, ns: u64) {
+        self.record_many(ns, 1);
+    }
+
+    /// Enters a time that several things took. Only one thread at a time does.
+    pub fn record_many(&self, ns: u64, times: u64) {
         if let Some(count) = self.buckets.get(bucket(ns)) {
-            add(count, 1);
-            add(&self.sum_ns, ns);
+            add(count, times);
+            add(&self.sum_ns, ns.wrapping_mul(times));
             if ns > self.max_ns.load(Relaxed) {
                 self.max_ns.store(ns, Relaxed);
             }
@@ -113,6 +121,12 @@ pub struct WorkerMetrics {
     pages: [[AtomicU64; RESULTS]; OPS],
     get_ns: Histogram,
     put_ns: Histogram,
+    /// From the taking of a batch to the beginning of a request.
+    wait_ns: Histogram,
+    /// What lower tiers took for a request's pages.
+    tier_ns: [Histogram; LOWER],
+    /// What their links added.
+    link_ns: [Histogram; LOWER],
     kicks: AtomicU64,
     calls: AtomicU64,
     polls: AtomicU64,
@@ -138,6 +152,31 @@ impl WorkerMetrics {
             Op::Get => self.get_ns.record(ns),
             Op::Put => self.put_ns.record(ns),
             _ => {}
+        }
+    }
+
+    /// Counts so many requests that were begun `ns` after they had been taken.
+    pub fn waited(&self, ns: u64, requests: usize) {
+        if requests > 0 {
+            self.wait_ns.record_many(ns, requests as u64);
+        }
+    }
+
+    /// Counts what lower tiers took for a request.
+    pub(crate) fn read_below(&self, spent: [u64; LOWER]) {
+        for (histogram, ns) in self.tier_ns.iter().zip(spent) {
+            if ns > 0 {
+                histogram.record(ns);
+            }
+        }
+    }
+
+    /// Counts a request that was kept back for its tiers' links.
+    pub(crate) fn linked(&self, flight: &Flight) {
+        for (histogram, due) in self.link_ns.iter().zip(flight.parts) {
+            if let Some(due) = due {
+                histogram.record(due.saturating_sub(flight.arrival));
+            }
         }
     }
 
@@ -216,6 +255,35 @@ impl GuestMetrics {
         self.connections.fetch_add(1, Relaxed);
     }
 
+    /// Requests of all kinds that were answered.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        let counts = self.workers.iter().flat_map(|worker| &worker.requests);
+        counts.flatten().map(|count| count.load(Relaxed)).sum()
+    }
+
+    fn stages(&self) -> StageTimes {
+        let all = |of: &dyn Fn(&WorkerMetrics) -> Option<&Histogram>| {
+            merged(&self.workers.iter().filter_map(of).collect::<Vec<_>>())
+        };
+        let mut stages = StageTimes {
+            queue_wait: all(&|worker| Some(&worker.wait_ns)),
+            ..StageTimes::default()
+        };
+        for (at, name) in [TierName::Pm, TierName::Remote].into_iter().enumerate() {
+            let tier = all(&|worker| worker.tier_ns.get(at));
+            if tier.count > 0 {
+                stages.tiers.insert(name, tier);
+            }
+            let link = all(&|worker| worker.link_ns.get(at));
+            if link.count > 0 {
+                let ways = BTreeMap::from([(LinkDirection::In, link)]);
+                stages.links.insert(name, ways);
+            }
+        }
+        stages
+    }
+
     /// Everything, added up.
     #[must_use]
     pub fn snapshot(&self, guest: &str) -> GuestStats {
@@ -262,6 +330,8 @@ impl GuestMetrics {
                 get: merged(&self.workers.iter().map(|w| &w.get_ns).collect::<Vec<_>>()),
                 put: merged(&self.workers.iter().map(|w| &w.put_ns).collect::<Vec<_>>()),
             },
+            stages: self.stages(),
+            ..GuestStats::default()
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use tmem_pages::{Engine, EngineFiles};
+use tmem_pages::{Engine, EngineFiles, Recovery};
 
 use crate::config::{Config, GuestConfig, Socket};
 use crate::connection::Place;
@@ -14,6 +14,11 @@ use crate::device::Station;
 use crate::error::Error;
 use crate::limits::{ENDING_GRACE, LAST_USER_GONE, LAST_USER_PAUSE};
 use crate::snapshot::ServedGuest;
+use crate::tiers::TierDesk;
+use crate::tiers::files::OpenStores;
+use crate::tiers::paths::Paths;
+use crate::tiers::settings::{self, Settings};
+use crate::told::Told;
 
 /// Guests that a map has room for beyond those of the configuration that made it.
 const SPARE_GUESTS: usize = 16;
@@ -21,9 +26,9 @@ const SPARE_GUESTS: usize = 16;
 /// What the engine is made of.
 pub(crate) fn engine_config(config: &Config) -> tmem_pages::EngineConfig {
     tmem_pages::EngineConfig {
-        frames: config.dram_frames,
-        // At least one, and as many as the configuration was checked for.
-        workers_max: u16::try_from(config.queue_pairs()).unwrap_or(u16::MAX),
+        frames: config.dram_frames_max(),
+        // One moves pages.
+        workers_max: u16::try_from(config.queue_pairs() + 1).unwrap_or(u16::MAX),
         // Some more, for guests of an earlier configuration.
         guests_max: u16::try_from(config.guests.len() + SPARE_GUESTS).unwrap_or(u16::MAX),
     }
@@ -38,18 +43,74 @@ pub(crate) fn await_last_user(files: &EngineFiles) {
     }
 }
 
-/// Lets the guests of the configuration into the engine, with a worker for each queue pair.
-///
-/// # Errors
-/// [`Error::Guest`] or [`Error::Worker`].
-pub(crate) fn attach_guests(engine: &Engine, config: &Config) -> Result<Vec<ServedGuest>, Error> {
-    let guests = config.guests.iter();
-    guests
-        .map(|guest| attach(engine, guest, config.poll_us))
-        .collect()
+/// The engine and what is around it.
+pub(crate) struct Opened {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) guests: Vec<ServedGuest>,
+    pub(crate) tiers: TierDesk,
+    pub(crate) recovery: Recovery,
 }
 
-fn attach(engine: &Engine, config: &GuestConfig, poll_us: u32) -> Result<ServedGuest, Error> {
+/// Opens the engine, lets the guests of the configuration in, and sets all as it was before, or, at the
+/// daemon's start, as it is configured: then there are no `settings`.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) fn open(
+    config: &Config,
+    files: EngineFiles,
+    stores: OpenStores,
+    paths: &Arc<Paths>,
+    settings: Option<Settings>,
+    told: &Arc<Told>,
+) -> Result<Opened, Error> {
+    let (engine, recovery) =
+        Engine::open_tiered(engine_config(config), files, stores.stores.clone()).map_err(
+            |source| Error::Engine {
+                mib: u64::from(config.dram_frames).div_ceil(256),
+                source,
+            },
+        )?;
+    let restarted = settings.is_some();
+    let settings = settings.unwrap_or_else(|| Settings::of(config));
+    engine.allow_overcommit(settings.overcommit);
+    if !restarted {
+        settings::grow(config, &engine)?;
+    }
+    let guests = config.guests.iter();
+    let guests = guests
+        .map(|guest| attach(&engine, guest, config.poll_us, paths))
+        .collect::<Result<_, _>>()?;
+    for guest in engine.unclaimed() {
+        // Fails only for a name that is not there.
+        let pages = engine.detach_guest(guest.name()).unwrap_or(0);
+        tracing::warn!(
+            guest = guest.name(),
+            pages,
+            "a guest of an earlier configuration is forgotten"
+        );
+    }
+    if restarted {
+        settings.apply(&engine, paths);
+    } else {
+        settings::begin(config, &engine, paths)?;
+    }
+    let tiers = TierDesk::new(config, paths, settings, told, stores);
+    tiers.keep_settings(&engine);
+    Ok(Opened {
+        engine,
+        guests,
+        tiers,
+        recovery,
+    })
+}
+
+fn attach(
+    engine: &Engine,
+    config: &GuestConfig,
+    poll_us: u32,
+    paths: &Arc<Paths>,
+) -> Result<ServedGuest, Error> {
     let guest = engine
         .attach_guest(tmem_pages::GuestConfig {
             name: config.name.clone(),
@@ -67,7 +128,7 @@ fn attach(engine: &Engine, config: &GuestConfig, poll_us: u32) -> Result<ServedG
             source,
         })?;
     Ok(ServedGuest {
-        station: Arc::new(Station::new(guest, workers, poll_us)),
+        station: Arc::new(Station::with_paths(guest, workers, poll_us, paths)),
         socket: match &config.socket {
             Socket::Path(path) => Some(path.clone()),
             Socket::Fd(_) => None,

@@ -8,20 +8,23 @@ use std::time::Instant;
 
 use tmem_admin_api::{
     DaemonOperation, DaemonStatus, Guest, GuestStats, Health, Memory, PAGE_BYTES, PageTotals, Pool,
-    PoolKind, PoolLayout, ProcessStatus, Schema, Status, Tier,
+    PoolKind, PoolLayout, ProcessStatus, Schema, Status, TierName,
 };
-use tmem_pages::{Engine, Layout, PoolStats};
+use tmem_pages::{Engine, Layout, PoolStats, Tier};
 
 use crate::admin::now_unix_ms;
 use crate::device::Station;
 use crate::process;
-use crate::status::{AdminSource, RequestError};
+use crate::service::Opened;
+use crate::status::{AdminSource, RequestError, TierAdmin};
+use crate::tiers::{TierDesk, show};
 use crate::told::Told;
 
 /// What the daemon consists of, apart from connections.
 pub(crate) struct Running {
     pub(crate) engine: Arc<Engine>,
     pub(crate) guests: Vec<ServedGuest>,
+    pub(crate) tiers: TierDesk,
     watch: process::Watch,
     told: Arc<Told>,
     started: Instant,
@@ -37,36 +40,62 @@ pub(crate) struct ServedGuest {
 
 impl Running {
     /// An engine with its guests, that has just started; `told` is what the keeper says.
-    pub(crate) fn new(
-        engine: Arc<Engine>,
-        guests: Vec<ServedGuest>,
-        watch: process::Watch,
-        told: Arc<Told>,
-    ) -> Self {
+    pub(crate) fn new(opened: Opened, watch: process::Watch, told: Arc<Told>) -> Self {
         Self {
-            engine,
-            guests,
+            engine: opened.engine,
+            guests: opened.guests,
+            tiers: opened.tiers,
             watch,
             told,
             started: Instant::now(),
         }
     }
 
-    fn find(&self, name: &str) -> Option<&ServedGuest> {
+    pub(crate) fn find(&self, name: &str) -> Option<&ServedGuest> {
         let mut guests = self.guests.iter();
         guests.find(|guest| guest.station.guest.name() == name)
+    }
+
+    /// Requests that were served; grows whenever a guest does anything.
+    pub(crate) fn served(&self) -> u64 {
+        let guests = self.guests.iter();
+        guests.map(|guest| guest.station.metrics.requests()).sum()
+    }
+
+    /// Writes what page traces have recorded. Returns whether any is.
+    pub(crate) fn pump_traces(&self) -> bool {
+        let mut any = false;
+        for guest in &self.guests {
+            any |= guest.station.trace.pump();
+        }
+        any
+    }
+
+    /// The tiers below DRAM that there are.
+    fn lower_tiers(&self) -> Vec<TierName> {
+        let tiers = [(Tier::Pm, TierName::Pm), (Tier::Remote, TierName::Remote)];
+        let there = tiers
+            .into_iter()
+            .filter(|(tier, _)| self.engine.tier(*tier).is_some());
+        there.map(|(_, name)| name).collect()
+    }
+
+    fn shown(&self, guest: &ServedGuest) -> Guest {
+        let (mut shown, held) = guest.snapshot();
+        shown.memory = Some(self.memory_of(guest, &held));
+        shown
     }
 }
 
 impl ServedGuest {
-    fn snapshot(&self) -> Guest {
+    fn snapshot(&self) -> (Guest, PoolStats) {
         let guest = &self.station.guest;
         let pools = guest.pools();
         let mut held = PoolStats::default();
         for pool in &pools {
             held.add(&pool.stats());
         }
-        Guest {
+        let shown = Guest {
             name: guest.name().to_owned(),
             socket: self.socket.as_ref().map(|path| path.display().to_string()),
             connected: self.connected.load(Ordering::Relaxed),
@@ -76,15 +105,19 @@ impl ServedGuest {
             queue_pairs: self.station.pairs(),
             grant_pages: guest.grant_pages(),
             // Of one reading, so that the parts add up.
-            held_pages: held.same_filled + held.frames,
+            held_pages: held.same_filled + held.frames + held.pm + held.remote,
             same_filled_pages: held.same_filled,
             frame_pages: held.frames,
+            pm_pages: held.pm,
+            remote_pages: held.remote,
             pools: u32::try_from(pools.len()).unwrap_or(u32::MAX),
             poll_us: self.station.poll_us(),
-        }
+            ..Guest::default()
+        };
+        (shown, held)
     }
 
-    fn pools(&self) -> Vec<Pool> {
+    fn pools(&self, lower: &[TierName]) -> Vec<Pool> {
         let guest = &self.station.guest;
         let pools = guest.pools().into_iter().map(|pool| {
             let (spec, stats) = (pool.spec(), pool.stats());
@@ -101,9 +134,13 @@ impl ServedGuest {
                 },
                 layout,
                 object_pages,
-                pages: stats.same_filled + stats.frames,
+                pages: stats.pages,
                 same_filled: stats.same_filled,
                 frames: stats.frames,
+                pm: stats.pm,
+                remote: stats.remote,
+                hits: show::hits(&stats),
+                tiers: show::counts(&stats, lower),
                 puts: stats.puts,
                 gets: stats.gets,
                 misses: stats.misses,
@@ -126,23 +163,24 @@ impl AdminSource for Running {
             held: sum(|guest| guest.held_pages),
             same_filled: sum(|guest| guest.same_filled_pages),
             frames: sum(|guest| guest.frame_pages),
+            pm: sum(|guest| guest.pm_pages),
+            remote: sum(|guest| guest.remote_pages),
         };
         let connected = guests.iter().filter(|guest| guest.connected).count();
-        let engine = self.engine.stats();
         let daemon = self.daemon();
-        let reasons = daemon.reasons();
+        let (tiers, promises) = (self.shown_tiers(), self.promises());
+        let mut reasons = daemon.reasons();
+        reasons.extend(tiers.iter().filter_map(tmem_admin_api::Tier::reason));
+        reasons.extend(promises.reason());
         Status {
             schema: Schema,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: daemon.uptime_seconds(),
             health: Health::from_reasons(&reasons),
             reasons,
-            emulated: false,
-            tiers: vec![Tier {
-                name: "dram".to_owned(),
-                capacity_bytes: engine.frames * PAGE_BYTES,
-                used_bytes: pages.frames * PAGE_BYTES,
-            }],
+            emulated: self.tiers.paths.is_on(),
+            tiers,
+            promises: Some(promises),
             pages,
             memory: self.memory(pages.frames * PAGE_BYTES),
             guests: u32::try_from(guests.len()).unwrap_or(u32::MAX),
@@ -152,22 +190,26 @@ impl AdminSource for Running {
     }
 
     fn guests(&self) -> Vec<Guest> {
-        let mut guests: Vec<_> = self.guests.iter().map(ServedGuest::snapshot).collect();
+        let mut guests: Vec<_> = self.guests.iter().map(|guest| self.shown(guest)).collect();
         guests.sort_by(|a, b| a.name.cmp(&b.name));
         guests
     }
 
     fn guest(&self, name: &str) -> Option<Guest> {
-        self.find(name).map(ServedGuest::snapshot)
+        self.find(name).map(|guest| self.shown(guest))
     }
 
     fn pools(&self, guest: &str) -> Option<Vec<Pool>> {
-        self.find(guest).map(ServedGuest::pools)
+        let lower = self.lower_tiers();
+        self.find(guest).map(|guest| guest.pools(&lower))
     }
 
     fn stats(&self, guest: &str) -> Option<GuestStats> {
-        self.find(guest)
-            .map(|found| found.station.metrics.snapshot(guest))
+        self.find(guest).map(|found| {
+            let mut stats = found.station.metrics.snapshot(guest);
+            show::add_counts(&mut stats, &found.station.guest, &self.lower_tiers());
+            stats
+        })
     }
 
     fn uptime_ns(&self) -> u64 {
@@ -195,6 +237,10 @@ impl AdminSource for Running {
 
     fn request(&self, operation: &DaemonOperation) -> Result<u64, RequestError> {
         self.told.request(operation)
+    }
+
+    fn tier_admin(&self) -> Option<&dyn TierAdmin> {
+        Some(self)
     }
 }
 
@@ -229,6 +275,8 @@ mod tests {
     };
 
     use super::*;
+    use crate::tiers::files::OpenStores;
+    use crate::tiers::settings::Settings;
 
     #[test]
     fn memory_adds_up_with_what_the_pools_say() {
@@ -263,12 +311,25 @@ mod tests {
             socket: None,
             connected: Arc::default(),
         }];
-        let running = Running::new(engine, guests, watch, Arc::default());
+        let daemon = "[daemon]\ndram = \"1MiB\"\n\
+                      [[guest]]\nname = \"vm0\"\nsocket = \"/s\"\ngrant = \"1MiB\"\n";
+        let config = crate::Config::from_toml(daemon).unwrap();
+        let told = Arc::default();
+        let (settings, paths) = (Settings::of(&config), Arc::default());
+        let stores = OpenStores::default();
+        let opened = Opened {
+            tiers: TierDesk::new(&config, &paths, settings, &told, stores),
+            engine,
+            guests,
+            recovery: tmem_pages::Recovery::default(),
+        };
+        let running = Running::new(opened, watch, told);
         let status = running.status();
         let wanted = PageTotals {
             held: 200,
             same_filled: 50,
             frames: 150,
+            ..PageTotals::default()
         };
         assert_eq!(status.pages, wanted);
         assert_eq!(status.tiers[0].used_bytes, 150 * PAGE_BYTES);

@@ -82,6 +82,7 @@ mod tests {
             socket,
             grant_pages: 1,
             queue_pairs: 1,
+            limits: crate::config::GuestLimits::default(),
         }
     }
 

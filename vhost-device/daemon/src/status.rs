@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the admin API is answered from: snapshots of the running daemon, as plain types.
 //!
-//! The admin server knows only [`AdminSource`]; a test hands it a made-up one.
+//! The admin server knows only [`AdminSource`] and, for what an administrator does to tiers, quotas,
+//! policies and links, [`TierAdmin`]; a test hands it made-up ones.
 
-use tmem_admin_api::{DaemonOperation, DaemonStatus, Guest, GuestStats, Pool, Status};
+use tmem_admin_api::{
+    DaemonOperation, DaemonStatus, FaultsRequest, Guest, GuestStats, LimitsRequest, Link,
+    LinkClearRequest, LinkRequest, Policy, PolicyRequest, Pool, Status, TaskStatus, Tier, TierName,
+    TraceStatus, WatermarksRequest,
+};
 
 /// Where the admin API's answers come from. Every method takes a fresh snapshot, holds no lock when
 /// it returns, and never waits for a guest.
@@ -38,6 +43,189 @@ pub trait AdminSource: Send + Sync {
     /// # Errors
     /// [`RequestError`]; nothing was begun then.
     fn request(&self, operation: &DaemonOperation) -> Result<u64, RequestError>;
+
+    /// Tiers and what may be done to them. A source without any is answered for with
+    /// [`ErrorCode::NotAvailable`](tmem_admin_api::ErrorCode::NotAvailable), never with silence.
+    fn tier_admin(&self) -> Option<&dyn TierAdmin> {
+        None
+    }
+}
+
+/// What an administrator does to tiers, guests' parts of them, policies and links.
+///
+/// Methods are called by the admin thread, one at a time. They change what is to be kept to and
+/// return; what takes longer than some milliseconds is a task, which goes on behind them. What a
+/// method refuses it has not begun. A guest's own figures, [`Guest::memory`], are part of
+/// [`AdminSource::guest`]; the promises are part of [`AdminSource::status`].
+pub trait TierAdmin: Send + Sync {
+    /// All tiers that there are, nearest first: what [`Status::tiers`] holds.
+    fn tiers(&self) -> Vec<Tier>;
+
+    /// One tier, or nothing if the daemon has none of this name.
+    fn tier(&self, name: TierName) -> Option<Tier> {
+        self.tiers().into_iter().find(|tier| tier.name == name)
+    }
+
+    /// Begins to bring a tier to another size. Takes the place of a resize under way.
+    ///
+    /// # Errors
+    /// [`TierError::Refused`] where promises, floors or the tier's largest size forbid it,
+    /// [`TierError::UnderWay`] during a drain.
+    fn resize_tier(&self, name: TierName, pages: u64) -> Result<TaskStatus, TierError>;
+
+    /// Begins to move all pages out of a tier, which takes no more of them from now on. Of a tier that
+    /// is being drained, the task under way.
+    ///
+    /// # Errors
+    /// [`TierError::Refused`] where the other tiers cannot hold what is promised.
+    fn drain_tier(&self, name: TierName) -> Result<TaskStatus, TierError>;
+
+    /// Lets a tier take pages again; calls a drain under way off.
+    ///
+    /// # Errors
+    /// [`TierError::Refused`] if the tier has failed.
+    fn undrain_tier(&self, name: TierName) -> Result<(), TierError>;
+
+    /// Sets when pages leave a tier for the next one.
+    ///
+    /// # Errors
+    /// [`TierError::Refused`] if there is no next tier, or the marks that result are not
+    /// [possible](tmem_admin_api::Watermarks::are_possible).
+    fn set_watermarks(&self, name: TierName, marks: &WatermarksRequest) -> Result<(), TierError>;
+
+    /// Tasks under way and the last ones that ended, in order of number.
+    fn tasks(&self) -> Vec<TaskStatus>;
+
+    /// One task, or nothing if this worker knows none of this number.
+    fn task(&self, id: u64) -> Option<TaskStatus> {
+        self.tasks().into_iter().find(|task| task.id == id)
+    }
+
+    /// Sets a guest's grant, cap, weight and floor: all that the request names, or nothing.
+    ///
+    /// # Errors
+    /// [`TierError::Refused`] with what is possible, such as a grant below what the guest holds.
+    fn limit_guest(&self, guest: &str, limits: &LimitsRequest) -> Result<(), TierError>;
+
+    /// Refuses a guest's puts from now on.
+    ///
+    /// # Errors
+    /// [`TierError::NoSuchGuest`].
+    fn freeze_guest(&self, guest: &str) -> Result<(), TierError>;
+
+    /// Takes a guest's puts again.
+    ///
+    /// # Errors
+    /// [`TierError::NoSuchGuest`].
+    fn thaw_guest(&self, guest: &str) -> Result<(), TierError>;
+
+    /// Begins to take so many pages of DRAM from a guest. Ends with fewer where not so many are
+    /// freeable; [`TaskStatus::reason`] says why.
+    ///
+    /// # Errors
+    /// [`TierError::UnderWay`] during another reclaim of this guest.
+    fn reclaim_guest(&self, guest: &str, pages: u64) -> Result<TaskStatus, TierError>;
+
+    /// All policies, in order of name, and who has which.
+    fn policies(&self) -> Vec<Policy>;
+
+    /// Gives a guest another policy; its pages are handed over to it.
+    ///
+    /// # Errors
+    /// [`TierError::NoSuchPolicy`].
+    fn set_policy(&self, guest: &str, request: &PolicyRequest) -> Result<(), TierError>;
+
+    /// All links: those of tiers, and guests' own.
+    fn links(&self) -> Vec<Link>;
+
+    /// Sets links to what the text says, and returns them. `local_npages` of DiME's form is the
+    /// guest's DRAM cap.
+    ///
+    /// # Errors
+    /// [`TierError::BadText`], and [`TierError::Refused`] below the calibrated floor.
+    fn set_link(&self, request: &LinkRequest) -> Result<Vec<Link>, TierError>;
+
+    /// Ends the emulation of links, and returns those that are left of the ones asked for.
+    ///
+    /// # Errors
+    /// [`TierError::NoSuchGuest`], [`TierError::NoSuchTier`].
+    fn clear_link(&self, request: &LinkClearRequest) -> Result<Vec<Link>, TierError>;
+
+    /// Sets what goes wrong on links, and returns them.
+    ///
+    /// # Errors
+    /// [`TierError::BadText`].
+    fn set_faults(&self, request: &FaultsRequest) -> Result<Vec<Link>, TierError>;
+
+    /// Begins to record which pages a guest puts, gets and flushes. `name` is a file's name: letters,
+    /// digits, `-`, `_` and `.`, the first a letter or digit.
+    ///
+    /// # Errors
+    /// [`TierError::NotAvailable`] without a `trace_dir`, [`TierError::Refused`] during another
+    /// trace of this guest, [`TierError::Failed`] if the file cannot be made.
+    fn trace_start(&self, guest: &str, name: &str) -> Result<TraceStatus, TierError>;
+
+    /// Ends a guest's trace and tells what became of it.
+    ///
+    /// # Errors
+    /// [`TierError::Refused`] if there is none.
+    fn trace_stop(&self, guest: &str) -> Result<TraceStatus, TierError>;
+}
+
+/// Why something was not done. The text goes to the administrator as it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TierError {
+    /// No tier of this name.
+    #[error("the daemon has no tier {name:?}")]
+    NoSuchTier {
+        /// What was asked for.
+        name: String,
+    },
+    /// No guest of this name.
+    #[error("no guest is named {name:?}")]
+    NoSuchGuest {
+        /// What was asked for.
+        name: String,
+    },
+    /// No policy of this name.
+    #[error("there is no policy {name:?}")]
+    NoSuchPolicy {
+        /// What was asked for.
+        name: String,
+    },
+    /// Another task is in the way.
+    #[error("task {id} is still under way")]
+    UnderWay {
+        /// Its number.
+        id: u64,
+    },
+    /// The daemon is not set up for it.
+    #[error("not available in this configuration: {what}")]
+    NotAvailable {
+        /// What is missing.
+        what: String,
+    },
+    /// A text is not what it should be.
+    #[error("{reason}")]
+    BadText {
+        /// Which word, and what is allowed.
+        reason: String,
+    },
+    /// It must not be done.
+    #[error("{reason}")]
+    Refused {
+        /// Why, with the figures that it would have to keep to.
+        reason: String,
+    },
+    /// It was tried and failed.
+    #[error("{what}")]
+    Failed {
+        /// What was tried.
+        what: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
 }
 
 /// Why the keeper did not take an operation on.

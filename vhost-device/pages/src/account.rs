@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a guest may hold and holds: the part of a guest that its pools know.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use crate::policy::Hits;
+use crate::tier::Victims;
+
+/// No limit to the frames of a guest.
+pub(crate) const NO_CAP: u64 = u64::MAX;
+/// The weight of a guest of which nothing else was said.
+pub(crate) const WEIGHT_DEFAULT: u64 = 100;
 
 /// Grant and use in one word, so that one step compares and counts.
 #[derive(Debug)]
@@ -29,6 +37,19 @@ pub(crate) struct Account {
     frozen: AtomicBool,
     ephemeral_frames: AtomicU64,
     ephemeral_same: AtomicU64,
+    /// Frames that the guest's pages take, of either kind.
+    dram: AtomicU64,
+    /// Frames that they may take; [`NO_CAP`] if there is no limit.
+    cap: AtomicU64,
+    /// Frames that are not taken from it for others.
+    floor: AtomicU64,
+    /// Its share of what is left, against others' weights.
+    weight: AtomicU64,
+    /// How often a put went beyond the cap, because no page could leave.
+    over_cap: AtomicU64,
+    /// What the guest's policy wants to hear of hits.
+    hits: AtomicU8,
+    pub(crate) victims: Victims,
     /// Same-filled ephemeral pages take no frame and are found by no clock, so their number has a
     /// bound of its own: the engine's frames.
     ephemeral_same_max: u64,
@@ -43,6 +64,13 @@ impl Account {
             frozen: AtomicBool::new(false),
             ephemeral_frames: AtomicU64::new(0),
             ephemeral_same: AtomicU64::new(0),
+            dram: AtomicU64::new(0),
+            cap: AtomicU64::new(NO_CAP),
+            floor: AtomicU64::new(0),
+            weight: AtomicU64::new(WEIGHT_DEFAULT),
+            over_cap: AtomicU64::new(0),
+            hits: AtomicU8::new(0),
+            victims: Victims::default(),
             ephemeral_same_max,
         }
     }
@@ -121,6 +149,109 @@ impl Account {
     /// All ephemeral pages.
     pub(crate) fn ephemeral_pages(&self) -> u64 {
         self.ephemeral_frames() + self.ephemeral_same.load(Ordering::Relaxed)
+    }
+
+    /// Counts frames that pages of this guest take now.
+    #[inline]
+    pub(crate) fn enter_dram(&self, frames: u64) -> u64 {
+        self.dram.fetch_add(frames, Ordering::Relaxed) + frames
+    }
+
+    /// Counts frames off.
+    #[inline]
+    pub(crate) fn leave_dram(&self, frames: u64) {
+        self.dram.fetch_sub(frames, Ordering::Relaxed);
+    }
+
+    /// Frames that the guest's pages take.
+    #[inline]
+    pub(crate) fn dram(&self) -> u64 {
+        self.dram.load(Ordering::Relaxed)
+    }
+
+    /// Frames that they may take, if there is a limit.
+    #[inline]
+    pub(crate) fn cap(&self) -> Option<u64> {
+        let cap = self.cap.load(Ordering::Relaxed);
+        (cap != NO_CAP).then_some(cap)
+    }
+
+    /// Frames that are not taken from the guest for others, and its weight.
+    pub(crate) fn floor_and_weight(&self) -> (u64, u64) {
+        (
+            self.floor.load(Ordering::Relaxed),
+            self.weight.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Changes what the guest may take of DRAM.
+    pub(crate) fn set_dram(&self, cap: Option<u64>, floor: u64, weight: u64) {
+        self.cap.store(cap.unwrap_or(NO_CAP), Ordering::Relaxed);
+        self.floor.store(floor, Ordering::Relaxed);
+        self.weight.store(weight.max(1), Ordering::Relaxed);
+    }
+
+    /// One more page would be within the cap.
+    #[inline]
+    pub(crate) fn has_dram_room(&self) -> bool {
+        self.dram() < self.cap.load(Ordering::Relaxed)
+    }
+
+    /// Whether the guest takes more frames than it may.
+    #[inline]
+    pub(crate) fn is_over_cap(&self) -> bool {
+        self.dram() > self.cap.load(Ordering::Relaxed)
+    }
+
+    /// Counts a put that went beyond the cap.
+    pub(crate) fn count_over_cap(&self) {
+        self.over_cap.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts that went beyond the cap.
+    pub(crate) fn over_cap(&self) -> u64 {
+        self.over_cap.load(Ordering::Relaxed)
+    }
+
+    /// Frames above the floor that are not about to go.
+    pub(crate) fn above_floor(&self) -> u64 {
+        let (floor, _) = self.floor_and_weight();
+        (self.dram()).saturating_sub(self.victims.len() + floor)
+    }
+
+    /// Frames above the floor for the guest's weight, in 2^-16 frames: who has most gives first.
+    pub(crate) fn excess(&self) -> u64 {
+        self.excess_of(self.dram())
+    }
+
+    /// The same without frames that are about to go.
+    pub(crate) fn excess_without_victims(&self) -> u64 {
+        self.excess_of(self.dram().saturating_sub(self.victims.len()))
+    }
+
+    fn excess_of(&self, frames: u64) -> u64 {
+        let (floor, weight) = self.floor_and_weight();
+        (frames.saturating_sub(floor) << 16) / weight
+    }
+
+    /// What the guest's policy wants to hear of hits.
+    #[inline]
+    pub(crate) fn hits(&self) -> Hits {
+        match self.hits.load(Ordering::Relaxed) {
+            0 => Hits::None,
+            1 => Hits::Any,
+            _ => Hits::Ordered,
+        }
+    }
+
+    /// Changes what the policy wants to hear.
+    pub(crate) fn set_hits(&self, hits: Hits) {
+        let hits = match hits {
+            Hits::None => 0,
+            Hits::Any => 1,
+            Hits::Ordered => 2,
+        };
+        self.hits.store(hits, Ordering::Relaxed);
     }
 
     /// Refuses or takes puts.

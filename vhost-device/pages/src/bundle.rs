@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::frame_list::FrameList;
 use crate::stats::Aligned;
 use crate::sys::OwnedFrame;
 
@@ -27,13 +28,13 @@ struct Bundle {
 /// All free frames of an engine.
 #[derive(Debug)]
 pub(crate) struct FreeFrames {
-    shared: Mutex<Vec<OwnedFrame>>,
+    shared: Mutex<FrameList>,
     bundles: Box<[Aligned<Bundle>]>,
 }
 
 impl FreeFrames {
     /// Makes the lists, with all frames in the shared one.
-    pub(crate) fn new(frames: Vec<OwnedFrame>, workers: u16) -> Self {
+    pub(crate) fn new(frames: FrameList, workers: u16) -> Self {
         Self {
             shared: Mutex::new(frames),
             bundles: (0..workers).map(|_| Aligned::default()).collect(),
@@ -47,7 +48,7 @@ impl FreeFrames {
         if let Some(frame) = own.lock().pop() {
             return Some(frame);
         }
-        let mut bulk = take_tail(&mut self.shared.lock(), BULK);
+        let mut bulk = self.shared.lock().take(BULK);
         if bulk.is_empty() {
             bulk = self.steal(worker);
         }
@@ -73,13 +74,27 @@ impl FreeFrames {
 
     /// Gives a frame to the worker's bundle.
     pub(crate) fn give(&self, worker: u16, frame: OwnedFrame) {
-        let mut own = self.bundles[usize::from(worker)].0.frames.lock();
+        let Some(bundle) = self.bundles.get(usize::from(worker)) else {
+            // Of one who has no worker's number, such as an admin who reclaims.
+            return self.shared.lock().append(&mut vec![frame]);
+        };
+        let mut own = bundle.0.frames.lock();
         own.push(frame);
         if own.len() > BUNDLE_MAX {
             let mut bulk = take_tail(&mut own, BULK);
             drop(own);
             self.shared.lock().append(&mut bulk);
         }
+    }
+
+    /// Takes up to `most` frames from the shared list, the highest first.
+    pub(crate) fn take_end(&self, most: usize) -> FrameList {
+        self.shared.lock().take_end(most)
+    }
+
+    /// Gives a list of frames back.
+    pub(crate) fn absorb(&self, frames: FrameList) {
+        self.shared.lock().absorb(frames);
     }
 
     /// Gives many frames to the shared list.
@@ -107,16 +122,12 @@ impl FreeFrames {
             .iter()
             .map(|bundle| bundle.0.frames.lock().capacity())
             .sum();
-        (self.shared.lock().capacity() + bundles) * size_of::<OwnedFrame>()
-            + size_of_val(&*self.bundles)
+        self.shared.lock().bytes() + bundles * size_of::<OwnedFrame>() + size_of_val(&*self.bundles)
     }
 
     /// Calls `seen` with the number of each frame in a list; returns how many are in hands.
     pub(crate) fn visit(&self, mut seen: impl FnMut(u32)) -> u64 {
-        self.shared
-            .lock()
-            .iter()
-            .for_each(|frame| seen(frame.number().0));
+        self.shared.lock().visit(&mut seen);
         let mut in_hand = 0;
         for bundle in &self.bundles {
             let frames = bundle.0.frames.lock();
@@ -138,8 +149,10 @@ mod tests {
     use crate::frames::Frames;
 
     fn free(frames: u32, workers: u16) -> (Frames, FreeFrames) {
-        let (arena, owned) = crate::frames::tests::frames(frames);
-        (arena, FreeFrames::new(owned, workers))
+        let (arena, mut owned) = crate::frames::tests::frames(frames);
+        let mut list = FrameList::default();
+        list.append(&mut owned);
+        (arena, FreeFrames::new(list, workers))
     }
 
     fn held(free: &FreeFrames, worker: u16) -> usize {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The engine's invariants, as code.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,12 +9,15 @@ use crate::engine::Engine;
 use crate::frames::{EPHEMERAL, FrameNo, OwnerNo};
 use crate::guest::Guest;
 use crate::handle::{ObjectId, PageIndex};
+use crate::index::Entry;
 use crate::journal::TAKE_PAGES_MAX;
 use crate::pool::{POOLS_MAX, Pool};
 use crate::records::State;
 use crate::shared::Shared;
+use crate::slot_table::SlotState;
 use crate::stats::PoolStats;
 use crate::sys::INDEXED;
+use crate::tier::Lower;
 
 /// Where a frame was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,8 @@ impl Engine {
     /// - The map's records say of guests and pools what they are, and of nothing else.
     /// - The counts of pools, guests and engine are what is counted here.
     /// - No guest holds more than its grant, but for pages that were put back; the grants do not
-    ///   exceed the frames.
+    ///   exceed what the tiers hold, unless that is allowed.
+    /// - A slot of a lower tier is named by one index entry, by one victim, or free.
     ///
     /// # Panics
     /// If one does not hold, with a description.
@@ -49,18 +54,36 @@ impl Engine {
             assert_eq!(*met, Met::Never, "frame {frame} is free twice");
             *met = Met::Free;
         });
+        shared.visit_withheld(|frame| {
+            let met = &mut met[frame as usize];
+            assert_eq!(*met, Met::Never, "frame {frame} is out of use and in use");
+            *met = Met::Free;
+        });
         check_journals(shared, &mut met);
+        let mut slots = Slots::new();
+        let mut dram = 0;
         let (mut owners, mut ephemeral, mut granted) = (0, 0, 0);
         let guests = self.all_guests();
         check_records(shared, &guests);
         for guest in guests {
             let name = guest.name();
-            let (mut persistent_pages, mut ephemeral_pages) = (0, 0);
+            let (mut persistent_pages, mut ephemeral_pages, mut frames_held) = (0, 0, 0);
             for pool in guest.pools() {
-                let counted = check_pool(shared, &pool, &mut met, &mut owners);
+                let counted = check_pool(shared, &pool, &mut met, &mut slots, &mut owners);
                 let stats = pool.stats();
-                let said = (stats.pages, stats.same_filled, stats.frames);
-                let found = (counted.pages, counted.same_filled, counted.frames);
+                let of = |stats: &PoolStats| {
+                    let PoolStats {
+                        pages,
+                        same_filled,
+                        frames,
+                        pm,
+                        remote,
+                        ..
+                    } = *stats;
+                    (pages, same_filled, frames, pm, remote)
+                };
+                let (said, found) = (of(&stats), of(&counted));
+                frames_held += counted.frames;
                 assert_eq!(said, found, "counts of pool {:?} of {name}", pool.id());
                 if pool.is_ephemeral() {
                     ephemeral_pages += counted.pages;
@@ -69,6 +92,9 @@ impl Engine {
                     persistent_pages += counted.pages;
                 }
             }
+            check_victims(shared, &guest, &met, &mut slots);
+            assert_eq!(guest.dram_pages(), frames_held, "frames of {name}");
+            dram += frames_held;
             let stats = guest.stats();
             assert_eq!(stats.persistent_pages, persistent_pages, "pages of {name}");
             assert_eq!(
@@ -84,7 +110,10 @@ impl Engine {
         }
         let stats = self.stats();
         assert_eq!(stats.granted_pages, granted, "sum of the grants");
-        assert!(granted <= stats.frames, "grants exceed the frames");
+        assert_eq!(shared.dram_used(), dram, "frames in use");
+        let kept = granted <= shared.room() || shared.may_overcommit();
+        assert!(kept, "grants exceed the tiers");
+        check_slots(shared, &slots);
         assert_eq!(stats.frames_ephemeral, ephemeral, "ephemeral frames");
         assert_eq!(
             shared.frames.owners_used().0,
@@ -102,12 +131,34 @@ impl Engine {
 }
 
 /// Checks the entries of a pool and counts its pages, frames and owner records.
-fn check_pool(shared: &Shared, pool: &Pool, met: &mut [Met], owners: &mut u64) -> PoolStats {
+fn check_pool(
+    shared: &Shared,
+    pool: &Pool,
+    met: &mut [Met],
+    slots: &mut Slots,
+    owners: &mut u64,
+) -> PoolStats {
     let mut counted = PoolStats::default();
     let mut records = std::collections::BTreeSet::new();
     pool.index
         .visit(&shared.frames, &mut |object, index, entry| {
             counted.pages += u64::from(entry.is_page());
+            if let Entry::Stored(stored) = entry {
+                let new = slots.insert((stored.tier.number(), stored.slot), true);
+                assert_eq!(new, None, "slot {stored:?} is named twice");
+                let table = shared.frames.mapping().slots(stored.tier);
+                let state = if pool.index.is_dense() {
+                    SlotState::Dense
+                } else {
+                    SlotState::Sparse
+                };
+                assert_eq!(table.state(stored.slot), state, "slot {stored:?}");
+                match stored.tier {
+                    Lower::Pm => counted.pm += 1,
+                    Lower::Remote => counted.remote += 1,
+                }
+                return;
+            }
             let Some(frame) = entry.frame() else {
                 counted.same_filled += u64::from(entry.is_page());
                 return;
@@ -130,6 +181,41 @@ fn check_pool(shared: &Shared, pool: &Pool, met: &mut [Met], owners: &mut u64) -
         *owners += records.len() as u64;
     }
     counted
+}
+
+/// Slots that are in use, by tier and number: whether an index entry names it.
+type Slots = BTreeMap<(usize, u32), bool>;
+
+/// Checks a guest's victims: each is a page in a frame, with a slot of its own.
+fn check_victims(shared: &Shared, guest: &Guest, met: &[Met], slots: &mut Slots) {
+    for (frame, stored) in guest.account.victims.all() {
+        let place = met[frame as usize];
+        let held = matches!(place, Met::Used | Met::Taken);
+        assert!(held, "victim {frame} of {} is no page", guest.name());
+        let entry = shared.frames.mapping().entry(FrameNo(frame));
+        assert!(entry.is_victim(), "victim {frame} is not marked");
+        let new = slots.insert((stored.tier.number(), stored.slot), false);
+        assert_eq!(new, None, "slot {stored:?} is used twice");
+    }
+}
+
+/// Checks that the slot tables say what was found.
+fn check_slots(shared: &Shared, slots: &Slots) {
+    for tier in shared.lower.iter().flatten() {
+        let number = tier.lower.number();
+        let own = slots.range((number, 0)..=(number, u32::MAX));
+        let used = tier.used.load(Ordering::Relaxed);
+        assert_eq!(
+            own.clone().count() as u64,
+            used,
+            "slots of {:?}",
+            tier.lower
+        );
+        let table = shared.frames.mapping().slots(tier.lower);
+        let taken = (0..tier.store.slots()).filter(|slot| table.state(*slot) != SlotState::Free);
+        let own: Vec<u32> = own.map(|((_, slot), _)| *slot).collect();
+        assert_eq!(taken.collect::<Vec<_>>(), own, "slots of {:?}", tier.lower);
+    }
 }
 
 /// Checks what the journals name.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::handle::Ticket;
 use crate::stats::{Aligned, PoolStats};
+use crate::tier::{LOWER, Lower};
 
 /// One stripe. `pages` and `same_filled` count up and down, and wrap in a stripe where a page left
 /// that arrived in another; the sum over the stripes is right.
@@ -13,6 +14,8 @@ use crate::stats::{Aligned, PoolStats};
 pub(crate) struct Stripe {
     pages: AtomicU64,
     same_filled: AtomicU64,
+    /// Pages in each tier below DRAM; these wrap too.
+    stored: [AtomicU64; LOWER],
     puts: AtomicU64,
     gets: AtomicU64,
     misses: AtomicU64,
@@ -21,6 +24,11 @@ pub(crate) struct Stripe {
     stale: AtomicU64,
     evicted: AtomicU64,
     corrupt: AtomicU64,
+    hits_same: AtomicU64,
+    hits_victim: AtomicU64,
+    hits_stored: [AtomicU64; LOWER],
+    demoted: AtomicU64,
+    promoted: AtomicU64,
     ticket_high: AtomicU64,
 }
 
@@ -57,6 +65,14 @@ impl Stripe {
         add_evicted => evicted;
         /// Pages that failed their checksum.
         add_corrupt => corrupt;
+        /// Gets of a page of one repeated byte.
+        add_hits_same => hits_same;
+        /// Gets of a page that was about to leave DRAM.
+        add_hits_victim => hits_victim;
+        /// Pages that left DRAM for a lower tier.
+        add_demoted => demoted;
+        /// Pages that came back.
+        add_promoted => promoted;
     }
 
     /// Pages came.
@@ -70,6 +86,37 @@ impl Stripe {
     #[inline]
     pub(crate) fn pages_out(&self, pages: u64, same_filled: u64) {
         self.pages_in(pages.wrapping_neg(), same_filled.wrapping_neg());
+    }
+
+    /// A page is in a lower tier now, and not in its frame any more.
+    #[inline]
+    pub(crate) fn stored_in(&self, tier: Lower) {
+        add(&self.stored[tier.number()], 1);
+    }
+
+    /// A page has left a lower tier, for a frame or for good.
+    #[inline]
+    pub(crate) fn stored_out(&self, tier: Lower) {
+        self.stored_out_many(tier, 1);
+    }
+
+    /// Pages have left a lower tier.
+    #[inline]
+    pub(crate) fn stored_out_many(&self, tier: Lower, pages: u64) {
+        add(&self.stored[tier.number()], pages.wrapping_neg());
+    }
+
+    /// Pages were found in the tiers below DRAM.
+    pub(crate) fn stored_found(&self, pages: [u64; LOWER]) {
+        for (count, pages) in self.stored.iter().zip(pages) {
+            add(count, pages);
+        }
+    }
+
+    /// A page was delivered from a lower tier.
+    #[inline]
+    pub(crate) fn add_hit_stored(&self, tier: Lower) {
+        add(&self.hits_stored[tier.number()], 1);
     }
 
     /// Notes a ticket that a request carries.
@@ -117,17 +164,32 @@ impl Counters {
                 (&mut sum.stale, &stripe.stale),
                 (&mut sum.evicted, &stripe.evicted),
                 (&mut sum.corrupt, &stripe.corrupt),
+                (&mut sum.pm, &stripe.stored[0]),
+                (&mut sum.remote, &stripe.stored[1]),
+                (&mut sum.hits_same_filled, &stripe.hits_same),
+                (&mut sum.hits_victim, &stripe.hits_victim),
+                (&mut sum.hits_pm, &stripe.hits_stored[0]),
+                (&mut sum.hits_remote, &stripe.hits_stored[1]),
+                (&mut sum.demoted, &stripe.demoted),
+                (&mut sum.promoted, &stripe.promoted),
             ] {
                 *total = total.wrapping_add(count.load(Ordering::Relaxed));
             }
         }
         // A page that moved on while the stripes were read may make a sum one too low.
-        for gauge in [&mut sum.pages, &mut sum.same_filled] {
+        let PoolStats {
+            pages,
+            same_filled,
+            pm,
+            remote,
+            ..
+        } = &mut sum;
+        for gauge in [pages, same_filled, pm, remote] {
             if *gauge > u64::MAX / 2 {
                 *gauge = 0;
             }
         }
-        sum.frames = sum.pages.saturating_sub(sum.same_filled);
+        sum.frames = (sum.pages).saturating_sub(sum.same_filled + sum.pm + sum.remote);
         sum
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::account::Account;
+use crate::dram::Watermarks;
 use crate::error::EngineError;
 use crate::files::{Claim, EngineFiles};
 use crate::frames::{FrameEntry, OwnerRecord};
@@ -19,12 +20,15 @@ use crate::pool::Pool;
 use crate::records::{GUEST_NAME_MAX, State};
 use crate::recover::{self, Recovery};
 use crate::shared::Shared;
+use crate::slot_table::SlotState;
+use crate::slots::SlotError;
 use crate::stats::{EngineStats, MemoryReport};
 use crate::sys::Mapping;
+use crate::tier::{LOWER, Lower, LowerTier, Mover, SlotStore, Stores, Tier, TierStats};
 use crate::worker::{Worker, WorkerError};
 
 /// The most workers an engine can have.
-pub const WORKERS_MAX: u16 = 256;
+pub const WORKERS_MAX: u16 = 250;
 /// The most guests an engine can have.
 pub const GUESTS_MAX: usize = 1024;
 /// The most frames an engine can have: 4 TiB. Leaves room for the reserve in 32 bits.
@@ -40,6 +44,69 @@ pub struct EngineConfig {
     /// The most guests at one time, 1 to [`GUESTS_MAX`]. Each takes address space for its dense
     /// pools' index: 8 GiB, or for engines above 8 GiB as much as their frames.
     pub guests_max: u16,
+}
+
+/// The lower tiers of a map: those that it speaks of, with the stores that it speaks of, and new ones.
+fn bind(mapping: &Mapping, stores: &Stores) -> Result<[Option<LowerTier>; LOWER], EngineError> {
+    let mut bound = [None, None];
+    for (lower, store) in Lower::ALL.into_iter().zip([&stores.pm, &stores.remote]) {
+        let tier = lower.tier();
+        let record = &mapping.tiers()[tier as usize];
+        let table = mapping.slots(lower);
+        let in_use = |slot| table.state(slot) != SlotState::Free;
+        let Some(store) = store else {
+            if (0..record.high()).any(in_use) {
+                return Err(EngineError::StoreMissing { tier });
+            }
+            continue;
+        };
+        if record.store() != Some(store.id()) {
+            if (0..record.high()).any(in_use) {
+                return Err(EngineError::OtherStore { tier });
+            }
+            record.bind(store.id());
+            outnumber(mapping, &**store);
+        }
+        record.raise_high(store.slots());
+        let limit = record.limit().unwrap_or_else(|| store.slots());
+        bound[lower.number()] = Some(LowerTier::new(lower, Arc::clone(store), limit));
+    }
+    Ok(bound)
+}
+
+/// Lets pools that are made from here on have higher serials than those that a store has seen, whose
+/// pages are in it perhaps.
+fn outnumber(mapping: &Mapping, store: &dyn SlotStore) {
+    if store.outlives_the_map() {
+        for (slot, record) in (0..).zip(mapping.pools()) {
+            record.raise_serial(store.last_serial(slot).unwrap_or(0));
+        }
+    }
+}
+
+/// What is in a PM file when its map is new: taken over if that is wanted, forgotten if not.
+fn import(
+    mapping: &Mapping,
+    stores: &Stores,
+    lower: &[Option<LowerTier>; LOWER],
+) -> Result<bool, EngineError> {
+    let mut kept = false;
+    for tier in lower.iter().flatten() {
+        let pools = tier.store.pools();
+        if stores.keep_over_reboot && tier.lower == Lower::Pm && !pools.is_empty() {
+            recover::import(mapping, tier)?;
+            kept = true;
+            continue;
+        }
+        for (slot, _) in pools {
+            let failed = |source: SlotError| EngineError::Store {
+                tier: tier.lower.tier(),
+                source,
+            };
+            tier.store.drop_pool(slot).map_err(failed)?;
+        }
+    }
+    Ok(kept)
 }
 
 /// One set of frames, and the guests that share it.
@@ -82,6 +149,24 @@ impl Engine {
         config: EngineConfig,
         files: EngineFiles,
     ) -> Result<(Arc<Self>, Recovery), EngineError> {
+        Self::open_tiered(config, files, Stores::default())
+    }
+
+    /// As [`open`](Self::open), with tiers below DRAM. A map that speaks of a store's slots goes on
+    /// with that store alone.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and [`EngineError`] if a store is missing, another one, or
+    /// unreadable.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the stores are this engine's from here on"
+    )]
+    pub fn open_tiered(
+        config: EngineConfig,
+        files: EngineFiles,
+        stores: Stores,
+    ) -> Result<(Arc<Self>, Recovery), EngineError> {
         let counts = Counts::new(&config)?;
         let claim = Claim::new(&files.map)?;
         let (layout, fresh) = match read_header(files.map.as_fd())? {
@@ -106,17 +191,19 @@ impl Engine {
         };
         let huge = files.huge_block()?;
         let mapping = Mapping::new(files.map, files.frames, layout, huge).map_err(memory)?;
-        let found = if fresh {
+        let lower = bind(&mapping, &stores)?;
+        let kept = fresh && import(&mapping, &stores, &lower)?;
+        let found = if fresh && !kept {
             recover::fresh(mapping)
         } else {
-            recover::recover(mapping).map_err(memory)?
+            recover::recover(mapping, &lower).map_err(memory)?
         };
         let report = found.report;
-        Ok((Arc::new(Self::with(found, claim)), report))
+        Ok((Arc::new(Self::with(found, lower, claim)), report))
     }
 
     /// The engine of what was found.
-    fn with(found: recover::Found, claim: Claim) -> Self {
+    fn with(found: recover::Found, lower: [Option<LowerTier>; LOWER], claim: Claim) -> Self {
         let recover::Found {
             frames,
             owned,
@@ -126,7 +213,10 @@ impl Engine {
             ..
         } = found;
         let limbo = Limbo::new(frames.mapping().layout().journals, unresolved);
-        let shared = Arc::new(Shared::new(frames, owned, limbo, claim));
+        let shared = Arc::new(Shared::new(frames, owned, limbo, lower, claim));
+        if let Some(limit) = shared.frames.mapping().tiers()[Tier::Dram as usize].limit() {
+            shared.set_dram_limit(limit.clamp(1, shared.frames_max));
+        }
         let mut by_slot = BTreeMap::new();
         for slot in guests {
             let record = &shared.frames.mapping().guests()[slot as usize];
@@ -135,6 +225,7 @@ impl Engine {
             shared.grants.lock().promised += u64::from(grant);
             let account = Account::new(slot, grant, u64::from(shared.frames_max));
             account.set_frozen(record.is_frozen());
+            shared.recall_limits(&account);
             let name = record.name().unwrap_or_default();
             by_slot.insert(slot, Guest::new(name, account, &shared));
         }
@@ -142,7 +233,9 @@ impl Engine {
             let Some(guest) = by_slot.get(&(pool.slot / tmem_abi::POOLS_MAX)) else {
                 continue;
             };
-            let framed = pool.counts.pages - pool.counts.same_filled;
+            let stored: u64 = pool.counts.stored.iter().sum();
+            let framed = pool.counts.pages - pool.counts.same_filled - stored;
+            shared.enter_dram(&guest.account, framed);
             if pool.is_ephemeral() {
                 (guest.account).add_ephemeral(framed, pool.counts.same_filled);
                 shared.add_ephemeral(framed);
@@ -260,6 +353,63 @@ impl Engine {
         Worker::new(&self.shared)
     }
 
+    /// What moves pages between tiers, for a thread of the caller's to run. It takes the place of one
+    /// worker. `waker` is called whenever there may be something to do.
+    ///
+    /// # Errors
+    /// [`WorkerError`] if `workers_max` of them exist.
+    pub fn mover(&self, waker: Box<dyn Fn() + Send>) -> Result<Mover, WorkerError> {
+        let own = self.worker()?;
+        self.shared.set_waker(waker);
+        Ok(Mover::new(&self.shared, own))
+    }
+
+    /// Counts of a tier, if it is there.
+    #[must_use]
+    pub fn tier(&self, tier: Tier) -> Option<TierStats> {
+        self.shared.tier_stats(tier)
+    }
+
+    /// What a lower tier's store said last when it failed.
+    #[must_use]
+    pub fn tier_error(&self, tier: Tier) -> Option<String> {
+        let lower = self.shared.lower(tier.lower()?)?;
+        lower.last_error.lock().clone()
+    }
+
+    /// The store of a lower tier.
+    #[must_use]
+    pub fn store(&self, tier: Tier) -> Option<Arc<dyn SlotStore>> {
+        let lower = self.shared.lower(tier.lower()?)?;
+        Some(Arc::clone(&lower.store))
+    }
+
+    /// Frames that are to be free.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        self.shared.watermarks()
+    }
+
+    /// Changes how many frames are to be free: shares of all, from 0 to 1. A `low` above `high` counts
+    /// as `high`.
+    pub fn set_watermarks(&self, low: f64, high: f64) {
+        let high = high.clamp(0.0, 1.0);
+        self.shared.set_watermarks(low.clamp(0.0, high), high);
+    }
+
+    /// Lets promises exceed what the tiers can hold, so that puts within a grant may be refused; or
+    /// not, which changes nothing for promises that were made.
+    pub fn allow_overcommit(&self, allowed: bool) {
+        self.shared.set_overcommit(allowed);
+    }
+
+    /// Pages that are promised, and that all tiers can hold: overcommitted, if the first is larger.
+    #[must_use]
+    pub fn promised_and_room(&self) -> (u64, u64) {
+        let grants = self.shared.grants.lock();
+        (grants.promised, self.shared.room())
+    }
+
     /// Counts.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
@@ -268,7 +418,7 @@ impl Engine {
             guests: self.guests().len() as u64,
             workers: u64::from(self.shared.workers_max)
                 - self.shared.idle_workers.lock().len() as u64,
-            frames: u64::from(self.shared.frames_max),
+            frames: self.shared.dram_limit(),
             frames_reserve: u64::from(self.shared.workers_max) * u64::from(RESERVE_PER_WORKER),
             frames_ephemeral: self.shared.ephemeral().0,
             granted_pages: self.shared.grants.lock().promised,
@@ -288,10 +438,13 @@ impl Engine {
         let (owners, owner_list) = self.shared.frames.owners_used();
         let mut report = MemoryReport {
             frames_mapped: u64::from(frames) * PAGE_SIZE as u64,
-            frame_table: u64::from(frames) * size_of::<FrameEntry>() as u64,
+            frame_table: (self.shared.frames.mapping().frames_known() * size_of::<FrameEntry>())
+                as u64,
             owners: owners * size_of::<OwnerRecord>() as u64,
             pools: (size_of::<Shared>() + self.shared.pool_table_bytes()) as u64,
             free_lists: (self.shared.free.bytes() + owner_list) as u64,
+            policies: self.shared.policies.bytes() as u64,
+            slot_tables: self.shared.slot_table_bytes(),
             ..MemoryReport::default()
         };
         for guest in self.all_guests() {

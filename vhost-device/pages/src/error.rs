@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use crate::engine::{FRAMES_MAX, GUESTS_MAX, WORKERS_MAX};
 use crate::layout::LAYOUT_VERSION;
+use crate::slots::SlotError;
+use crate::tier::Tier;
 
 /// Why an engine cannot be made, or its files be had.
 #[derive(Debug, Error)]
@@ -101,6 +103,30 @@ pub enum EngineError {
         made_for: u32,
         /// The count asked for.
         asked_for: u32,
+    },
+    /// The store of a tier is not the one that the map speaks of.
+    #[error(
+        "Cannot use the {tier} tier: its store is another one than the pages that left DRAM went to; give that one back, or remove the map, and all pages"
+    )]
+    OtherStore {
+        /// The tier.
+        tier: Tier,
+    },
+    /// Pages are in a tier that is not there.
+    #[error(
+        "Cannot go on without the {tier} tier: pages are in it; configure it as it was, or remove the map, and all pages"
+    )]
+    StoreMissing {
+        /// The tier.
+        tier: Tier,
+    },
+    /// The store of a tier cannot be read or written.
+    #[error("Cannot use the {tier} tier's store")]
+    Store {
+        /// The tier.
+        tier: Tier,
+        /// Why.
+        source: SlotError,
     },
     /// The file of frames does not belong to the map.
     #[error(

@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use crate::frame_list::FrameList;
 use crate::handle::{ObjectId, PageBytes, PageIndex, Ticket};
 use crate::kept::{Kept32, Kept64};
-use crate::sys::{INDEXED, Mapping, OwnedFrame};
+use crate::sys::{INDEXED, Mapping, OwnedFrame, VICTIM};
 
 /// Bit of [`FrameEntry::state`]: the page may be evicted. The ticket is in the bits below.
 pub(crate) const EPHEMERAL: u64 = 1 << 52;
@@ -67,6 +68,12 @@ impl FrameEntry {
     /// The page may be evicted.
     pub(crate) fn is_ephemeral(&self) -> bool {
         self.state.load(Ordering::Relaxed) & EPHEMERAL != 0
+    }
+
+    /// The page has a copy in a lower tier.
+    #[inline]
+    pub(crate) fn is_victim(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & VICTIM != 0
     }
 
     /// Tells the clock that the page is in use.
@@ -158,11 +165,7 @@ impl Frames {
 
     /// Hands out the frames that `used` does not name, or all where nothing was ever used, and says
     /// how many of them were in use. The owner records that are free are `owners`.
-    pub(crate) fn settle(
-        &mut self,
-        used: Option<&[bool]>,
-        owners: Option<FreeOwners>,
-    ) -> (Vec<OwnedFrame>, u64) {
+    pub(crate) fn settle(&mut self, used: &[bool], owners: Option<FreeOwners>) -> (FrameList, u64) {
         if let Some(owners) = owners {
             *self.free_owners.get_mut() = owners;
         }
@@ -272,8 +275,15 @@ pub(crate) mod tests {
     use crate::handle::PAGE_SIZE;
     use crate::layout::{Counts, MapLayout};
 
-    /// Frames in anonymous memory, all of them free.
+    /// Some frames in anonymous memory, free.
     pub(crate) fn frames(frames: u32) -> (Frames, Vec<OwnedFrame>) {
+        let (arena, mut owned) = all_frames(frames);
+        let owned = owned.take(frames as usize);
+        (arena, owned)
+    }
+
+    /// So many frames in anonymous memory and the reserve, all of them free.
+    pub(crate) fn all_frames(frames: u32) -> (Frames, FrameList) {
         let counts = Counts {
             frames,
             workers: 1,
@@ -284,8 +294,7 @@ pub(crate) mod tests {
         files.make(&layout).unwrap();
         let mapping = Mapping::new(files.map, files.frames, layout, None).unwrap();
         let mut arena = Frames::new(mapping);
-        let (mut owned, _) = arena.settle(None, None);
-        owned.drain(..owned.len() - frames as usize);
+        let (owned, _) = arena.settle(&[], None);
         (arena, owned)
     }
 
@@ -328,7 +337,7 @@ pub(crate) mod tests {
         assert_eq!(mapping.entry(number).ticket(), Ticket::MAX.get());
         let one = mapping.pin(number).unwrap();
         let two = mapping.pin(number).unwrap();
-        assert!(mapping.retire(number).is_none());
+        assert!(mapping.retire(number).0.is_none());
         assert!(
             mapping.pin(number).is_none(),
             "a retired frame takes no new readers"
@@ -344,7 +353,7 @@ pub(crate) mod tests {
         let (frames, mut owned) = frames(1);
         let number = frames.publish(prepared(owned.pop().unwrap()), OwnerNo(0), PageIndex(0), 0);
         let first = frames.mapping().retire(number);
-        assert!(first.is_some());
+        assert!(first.0.is_some());
         let _second = frames.mapping().retire(number);
     }
 }

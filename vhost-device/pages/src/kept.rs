@@ -2,7 +2,7 @@
 //! Words that outlive the process: the atomics of the map. In tests, a hook is called before each of
 //! their stores, so that a kill can be tried between any two of them.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 macro_rules! kept {
     ($(#[$doc:meta])* $name:ident, $atomic:ident, $word:ident) => {
@@ -27,12 +27,34 @@ macro_rules! kept {
 }
 
 kept! {
+    /// 8 bits in the map.
+    Kept8, AtomicU8, u8
+}
+kept! {
+    /// 16 bits in the map.
+    Kept16, AtomicU16, u16
+}
+kept! {
     /// 32 bits in the map.
     Kept32, AtomicU32, u32
 }
 kept! {
     /// 64 bits in the map.
     Kept64, AtomicU64, u64
+}
+
+impl Kept8 {
+    #[inline]
+    pub(crate) fn compare_exchange(
+        &self,
+        current: u8,
+        new: u8,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u8, u8> {
+        before_store();
+        self.0.compare_exchange(current, new, success, failure)
+    }
 }
 
 impl Kept64 {

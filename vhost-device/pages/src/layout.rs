@@ -9,6 +9,9 @@
 //! owners_at           32 × owners       owner records: of each pool slot, then of parts of sparse objects
 //! table_at            24 × frames       frame table
 //! journals_at         12352 × journals  exclusive gets under way
+//! limits_at           32 × guests       limits and policies of guests
+//! tiers_at            64 × 3            sizes of the tiers, and whose files they are
+//! slots_at            7 × 2^28, twice   slot tables of the PM tier and the remote tier: mostly holes
 //! leaves_at           4096 × leaves     dense index words: a region for each pool slot, mostly a hole
 //!
 //! frames
@@ -31,14 +34,16 @@ use crate::handle::PAGE_SIZE;
 use crate::index::LEAF_WORDS;
 use crate::journal::{Journal, TAKE_PAGES_MAX};
 use crate::pool::{POOLS_MAX, dense_pages_max};
-use crate::records::{GuestRecord, PoolRecord};
+use crate::records::{GuestRecord, LimitsRecord, PoolRecord, TierRecord};
 use crate::shared::FLUSH_BULK;
+use crate::slot_table::{SLOT_BYTES, SLOTS_MAX};
+use crate::tier::{LOWER, TIERS};
 
 /// Bytes of the map's header.
 const HEADER_BYTES: usize = PAGE_SIZE;
 const MAGIC: [u8; 8] = *b"TMEMPMAP";
 /// Version of both files. A map of another one is refused.
-pub(crate) const LAYOUT_VERSION: u32 = 1;
+pub(crate) const LAYOUT_VERSION: u32 = 2;
 /// Bytes of a leaf of the dense index.
 pub(crate) const LEAF_BYTES: usize = LEAF_WORDS * size_of::<u64>();
 /// Parts of the map begin at a multiple of this.
@@ -126,6 +131,10 @@ pub(crate) struct MapLayout {
     pub(crate) owners_at: usize,
     pub(crate) table_at: usize,
     pub(crate) journals_at: usize,
+    pub(crate) limits_at: usize,
+    pub(crate) tiers_at: usize,
+    /// Of each lower tier.
+    pub(crate) slots_at: [usize; LOWER],
     pub(crate) leaves_at: usize,
     pub(crate) bytes: usize,
 }
@@ -152,6 +161,12 @@ impl MapLayout {
         let owners_at = part(owners as usize, size_of::<OwnerRecord>())?;
         let table_at = part(counts.all_frames() as usize, size_of::<FrameEntry>())?;
         let journals_at = part(journals as usize, size_of::<Journal>())?;
+        let limits_at = part(usize::from(counts.guests), size_of::<LimitsRecord>())?;
+        let tiers_at = part(TIERS, size_of::<TierRecord>())?;
+        let mut slots_at = [0; LOWER];
+        for at in &mut slots_at {
+            *at = part(SLOTS_MAX as usize, SLOT_BYTES)?;
+        }
         let leaves_at = end.next_multiple_of(LEAF_BYTES);
         let leaves = region_leaves.checked_mul(slots as usize)?;
         let bytes = leaves.checked_mul(LEAF_BYTES)?.checked_add(leaves_at)?;
@@ -165,6 +180,9 @@ impl MapLayout {
             owners_at,
             table_at,
             journals_at,
+            limits_at,
+            tiers_at,
+            slots_at,
             leaves_at,
             bytes,
         })
@@ -197,6 +215,10 @@ impl MapLayout {
             (64, self.leaves_at),
             (72, self.region_leaves),
             (80, self.bytes),
+            (88, self.limits_at),
+            (96, self.tiers_at),
+            (104, self.slots_at[0]),
+            (112, self.slots_at[1]),
         ] {
             header[at..at + 8].copy_from_slice(&(number as u64).to_le_bytes());
         }
@@ -275,7 +297,7 @@ mod tests {
 
     #[test]
     fn parts_of_the_map_are_apart_and_aligned() {
-        for (frames, workers, guests) in [(1, 1, 1), (1000, 8, 3), (1 << 22, 256, 64)] {
+        for (frames, workers, guests) in [(1, 1, 1), (1000, 8, 3), (1 << 22, 250, 64)] {
             let counts = Counts {
                 frames,
                 workers,
@@ -288,6 +310,10 @@ mod tests {
                 (layout.owners_at, 32 * layout.owners as usize),
                 (layout.table_at, 24 * counts.all_frames() as usize),
                 (layout.journals_at, 12352 * layout.journals as usize),
+                (layout.limits_at, 32 * usize::from(guests)),
+                (layout.tiers_at, 64 * TIERS),
+                (layout.slots_at[0], SLOT_BYTES * SLOTS_MAX as usize),
+                (layout.slots_at[1], SLOT_BYTES * SLOTS_MAX as usize),
                 (
                     layout.leaves_at,
                     layout.region_leaves * LEAF_BYTES * counts.slots() as usize,

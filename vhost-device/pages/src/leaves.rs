@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The memory of the dense index: which leaves have some, and how it goes back.
+//! The memory of the dense index: which leaves have some, and how it goes back; and that of frames.
 
 use std::io;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use std::ops::Range;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
+use crate::handle::PAGE_SIZE;
 use crate::kept::before_store;
 use crate::layout::LEAF_BYTES;
 use crate::sys::Mapping;
@@ -19,6 +20,14 @@ impl Mapping {
         let bytes = leaves.len() * LEAF_BYTES;
         before_store();
         Ok(fallocate(self.map_file(), mode, at, bytes as u64)?)
+    }
+
+    /// Gives the memory of frames back that nobody has. A file system that cannot do that keeps it.
+    pub(crate) fn discard(&self, frames: Range<u32>) {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let bytes = |frame: u32| u64::from(frame) * PAGE_SIZE as u64;
+        let length = bytes(frames.end - frames.start);
+        let _kept = fallocate(self.frames_file(), mode, bytes(frames.start), length);
     }
 
     /// Runs of leaves, among these, that take memory: outside of them all is zero.

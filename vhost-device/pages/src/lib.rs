@@ -15,17 +15,20 @@
 //!                       limbo                  │      journals         exclusive gets under way
 //!  thread 1 ── Worker ── bundle, frame in hand └─▶ frames: ▇▇▇▇▇▇▇▇▇  4096 bytes each
 //!  thread 2 ── Worker ── …
+//!  thread 3 ── Mover ── policies ──▶ slots of tiers below: a file, or memory elsewhere
 //! ```
+//! When DRAM is full, pages go to tiers below: `tier/mod.rs`.
 //!
 //! # What it must not know
 //! Virtqueues, sockets, async, the clock. A caller hands it a [`PageSource`] or a [`PageSink`] that
 //! copies to or from wherever its memory is; that is the one copy of the page's bytes. It runs no
-//! thread of its own.
+//! thread of its own, and only the link model's [pacer](link::Pacer), which nothing here calls, has a
+//! clock.
 //!
 //! # What it promises
 //! - A page of a [persistent](PoolKind::Persistent) pool stays until it is flushed. A guest may hold
-//!   as many of them as its grant says, and a put within the grant finds a frame: the grants never
-//!   exceed the frames, and a reserve covers what is on its way.
+//!   as many of them as its grant says, and a put within the grant finds a place: the grants never
+//!   exceed what the tiers hold, and a reserve of frames covers what is on its way.
 //! - A page of an [ephemeral](PoolKind::Ephemeral) pool may vanish. Such pages live in frames that
 //!   are promised to nobody; a clock with second chances decides which one goes.
 //! - A get returns the bytes of the last put, or says that it cannot: every page carries a CRC-32
@@ -63,11 +66,14 @@
 //! Locks, in the order in which they may nest: the guests' list, the sum of grants, a guest's control
 //! state, the counters of nobody, its list of pools, the table of pools, a lock of an index, the free
 //! owner records or one list of free frames. No index lock is held while a frame is looked for.
-//! Eviction goes against this order, from a frame to its index word, and so only tries the lock.
+//! Eviction goes against this order, from a frame to its index word, and so only tries the lock. So
+//! does the release of a victim, with its guest's victims locked, which may be locked inside an index
+//! lock. A worker's events and then the policies come last; the policies' holder only tries for events.
 //!
 //! # Where to start reading
 //! `worker/put.rs` and `worker/get.rs`, then `index/mod.rs` and `sys.rs`; `check.rs` lists what is
 //! always true. For what outlives a process: `layout.rs`, `recover/mod.rs`, `journal.rs`.
+//! For tiers: `tier/mod.rs`, `tier/victims.rs`, `dram.rs`.
 //!
 //! # Example
 //! ```
@@ -106,9 +112,11 @@ mod checksum;
 mod counters;
 #[cfg(test)]
 mod crash_tests;
+mod dram;
 mod engine;
 mod error;
 mod files;
+mod frame_list;
 mod frames;
 mod guest;
 mod handle;
@@ -118,18 +126,27 @@ mod kept;
 mod layout;
 mod leaves;
 mod limbo;
+mod limits;
+pub mod link;
+pub mod policy;
 mod pool;
 mod records;
 mod recover;
+mod replacement;
 mod shared;
+mod slot_table;
+pub mod slots;
 mod stats;
 #[expect(
     unsafe_code,
     reason = "the one file that maps memory and reaches frames in it"
 )]
 mod sys;
+mod tier;
+pub mod trace;
 mod worker;
 
+pub use dram::Watermarks;
 pub use engine::{Engine, EngineConfig, FRAMES_MAX, GUESTS_MAX, WORKERS_MAX};
 pub use error::EngineError;
 pub use files::EngineFiles;
@@ -139,9 +156,13 @@ pub use handle::{
     Ticket,
 };
 pub use journal::TAKE_PAGES_MAX;
+pub use limits::{DramLimits, Freeable, LimitsError};
 pub use pool::{Layout, POOLS_MAX, Pool, PoolError, PoolKind, PoolSpec};
 pub use records::GUEST_NAME_MAX;
 pub use recover::Recovery;
 pub use stats::{EngineStats, GuestStats, MemoryReport, PoolStats};
 pub use sys::prefetch_for_write;
+pub use tier::{
+    Mover, ResizeError, SlotStore, SlotWrite, Step, Stores, Tier, TierStats, UnknownTier,
+};
 pub use worker::{FlushResult, GetMode, GetResult, PutResult, Worker, WorkerError};

@@ -104,7 +104,8 @@ impl Shared {
                 continue;
             };
             if !self.end_page(&page, end, worker) {
-                left.extend(page.entry.frame());
+                let guest = page.pool / tmem_abi::POOLS_MAX;
+                left.extend(page.entry.frame().map(|frame| (guest, frame)));
             }
             if end == End::PutBack {
                 // The page is the index's again, so the journal must not speak of it.
@@ -113,8 +114,14 @@ impl Shared {
         }
         journal.truncate(0);
         // Not before: while the journal names a frame, the frame must hold what was taken.
-        let frames = left.into_iter();
-        freed.extend(frames.filter_map(|frame| self.frames.mapping().retire(frame)));
+        for (guest, frame) in left {
+            let page = self.likeness(frame);
+            let (owned, was_victim) = self.frames.mapping().retire(frame);
+            if was_victim && let Some(account) = self.account(guest) {
+                self.cancel_victim(&account, frame, page);
+            }
+            freed.extend(owned);
+        }
     }
 
     /// Ends what became of one page. True if its frame is the index's again.

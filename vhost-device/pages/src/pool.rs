@@ -126,6 +126,7 @@ impl Pool {
         let counters = Counters::new(shared.workers_max);
         let found = counters.stripe(shared.workers_max);
         found.pages_in(counts.pages, counts.same_filled);
+        found.stored_found(counts.stored);
         found.saw(counts.ticket_high);
         Self {
             id: record.id(),
@@ -199,6 +200,9 @@ impl Pool {
             }
             _ => self.account.add_ephemeral(0, 1),
         }
+        if entry.frame().is_some() {
+            self.shared.enter_dram(&self.account, 1);
+        }
     }
 
     /// A page of one repeated byte takes an index entry alone. Not where the index of a page that
@@ -221,18 +225,19 @@ impl Pool {
         }
         record.end();
         self.index.close();
+        let nobody = shared.workers_max;
+        let _nobody = shared.nobody.lock();
         let mut removed = Removed::default();
         let mut freed = Vec::new();
         self.index
             .clear_all(&shared.frames, true, &mut |_| false, &mut |entry| {
                 self.leave(entry);
-                removed.take_many(shared, entry, &mut freed);
+                removed.take_many(shared, &self.account, nobody, entry, &mut freed);
             });
         self.index.release(&shared.frames);
         shared.free.give_all(&mut freed);
-        let _nobody = shared.nobody.lock();
-        let nobody = shared.workers_max;
         removed.settle(shared, self, nobody);
+        shared.forget_pool(self.slot);
         self.counters.stripe(nobody).add_flushes(removed.pages());
         record.clear();
         removed.pages()

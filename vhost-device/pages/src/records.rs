@@ -187,6 +187,21 @@ impl PoolRecord {
         serial
     }
 
+    /// As [`begin`](Self::begin), for a pool that had this serial in a map that is lost.
+    pub(crate) fn begin_again(&self, id: PoolId, spec: PoolSpec, guest_serial: u32, serial: u32) {
+        self.serial.store(serial.wrapping_sub(1), Ordering::Relaxed);
+        let again = self.begin(id, spec, guest_serial);
+        debug_assert_eq!(again, serial);
+    }
+
+    /// Has the next pool of this slot have a serial above this one. No pool is in it now, or one with a
+    /// higher serial.
+    pub(crate) fn raise_serial(&self, serial: u32) {
+        if self.state() == State::Free && self.serial() < serial {
+            self.serial.store(serial, Ordering::Relaxed);
+        }
+    }
+
     /// The pool has ended: none of its pages come back.
     pub(crate) fn end(&self) {
         self.state.store(ENDING, Ordering::Release);
@@ -224,6 +239,127 @@ impl PoolRecord {
     }
 }
 
+/// What [`LimitsRecord`] keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeptLimits {
+    pub(crate) cap: u32,
+    pub(crate) floor: u32,
+    pub(crate) weight: u32,
+    /// At most [`POLICY_NAME_MAX`] bytes, and not empty.
+    pub(crate) policy: String,
+    pub(crate) seed: u32,
+}
+
+/// The longest name of a policy, in bytes.
+pub(crate) const POLICY_NAME_MAX: usize = 16;
+
+/// What a guest may hold where, once somebody has said so. Each word counts by itself.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct LimitsRecord {
+    cap: Kept32,
+    floor: Kept32,
+    weight: Kept32,
+    seed: Kept32,
+    policy: [Kept64; POLICY_NAME_MAX / 8],
+}
+
+impl LimitsRecord {
+    /// Nothing was said of this guest.
+    pub(crate) fn clear(&self) {
+        self.policy[0].store(0, Ordering::Release);
+    }
+
+    pub(crate) fn set(&self, limits: &KeptLimits) {
+        self.cap.store(limits.cap, Ordering::Relaxed);
+        self.floor.store(limits.floor, Ordering::Relaxed);
+        self.weight.store(limits.weight, Ordering::Relaxed);
+        self.seed.store(limits.seed, Ordering::Relaxed);
+        let mut name = [0; POLICY_NAME_MAX];
+        for (to, from) in name.iter_mut().zip(limits.policy.bytes()) {
+            *to = from;
+        }
+        for (to, from) in self.policy.iter().zip(name.as_chunks().0).rev() {
+            to.store(u64::from_le_bytes(*from), Ordering::Release);
+        }
+    }
+
+    /// What was said, if it was.
+    pub(crate) fn get(&self) -> Option<KeptLimits> {
+        let words = self.policy.iter().map(|word| word.load(Ordering::Acquire));
+        let name: Vec<u8> = words
+            .flat_map(u64::to_le_bytes)
+            .take_while(|byte| *byte != 0)
+            .collect();
+        let policy = String::from_utf8(name)
+            .ok()
+            .filter(|name| !name.is_empty())?;
+        Some(KeptLimits {
+            cap: self.cap.load(Ordering::Relaxed),
+            floor: self.floor.load(Ordering::Relaxed),
+            weight: self.weight.load(Ordering::Relaxed),
+            policy,
+            seed: self.seed.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// A tier: how large it is now, and which store's slots the map speaks of.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct TierRecord {
+    id: [Kept64; 2],
+    bound: Kept32,
+    /// Pages that it may hold, plus one; 0: nobody has said.
+    limit: Kept32,
+    /// Slots below this may have been used.
+    high: Kept32,
+    _spare32: Kept32,
+    _spare: [Kept64; 4],
+}
+
+impl TierRecord {
+    /// The store whose slots the map speaks of.
+    pub(crate) fn store(&self) -> Option<[u8; 16]> {
+        let mut id = [0; 16];
+        for (to, from) in id.as_chunks_mut::<8>().0.iter_mut().zip(&self.id) {
+            *to = from.load(Ordering::Relaxed).to_le_bytes();
+        }
+        (self.bound.load(Ordering::Acquire) == LIVE).then_some(id)
+    }
+
+    /// Binds the map to a store, of which it speaks nowhere yet.
+    pub(crate) fn bind(&self, id: [u8; 16]) {
+        self.bound.store(FREE, Ordering::Release);
+        for (to, from) in self.id.iter().zip(id.as_chunks().0) {
+            to.store(u64::from_le_bytes(*from), Ordering::Relaxed);
+        }
+        self.bound.store(LIVE, Ordering::Release);
+    }
+
+    /// Slots below this may have been used.
+    pub(crate) fn high(&self) -> u32 {
+        self.high.load(Ordering::Acquire)
+    }
+
+    /// Notes that slots below this may be used from now on.
+    pub(crate) fn raise_high(&self, slots: u32) {
+        if self.high() < slots {
+            self.high.store(slots, Ordering::Release);
+        }
+    }
+
+    /// Pages that the tier may hold, if somebody has said so.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        self.limit.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    pub(crate) fn set_limit(&self, pages: u32) {
+        self.limit.store(pages.saturating_add(1), Ordering::Release);
+    }
+}
+
+const _: () = assert!(size_of::<LimitsRecord>() == 32 && size_of::<TierRecord>() == 64);
 const _: () = assert!(size_of::<GuestRecord>() == 128 && size_of::<PoolRecord>() == 32);
 
 #[cfg(test)]

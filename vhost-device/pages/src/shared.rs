@@ -7,15 +7,19 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::account::add_below;
+use crate::account::{Account, add_below};
 use crate::bundle::FreeFrames;
+use crate::dram::Dram;
 use crate::files::Claim;
+use crate::frame_list::FrameList;
 use crate::frames::{EPHEMERAL, FrameNo, Frames, OwnerNo, REFERENCED};
 use crate::handle::PageIndex;
-use crate::index::Entry;
+use crate::index::{Entry, Stored};
 use crate::limbo::Limbo;
 use crate::pool::Pool;
+use crate::replacement::{Event, Policies};
 use crate::sys::{INDEXED, OwnedFrame};
+use crate::tier::{LOWER, Lower, LowerTier};
 
 /// Frames that a flush of many pages collects before it gives them back.
 pub(crate) const FLUSH_BULK: u32 = 32;
@@ -50,11 +54,17 @@ pub(crate) struct Shared {
     /// Held by whoever counts as nobody's worker, under the number `workers_max`.
     pub(crate) nobody: Mutex<()>,
     /// Pools by slot. Weak, for a pool belongs to its guest.
-    pools: RwLock<Vec<Weak<Pool>>>,
+    pub(crate) pools: RwLock<Vec<Weak<Pool>>>,
     ephemeral: AtomicU64,
     ephemeral_max: AtomicU64,
     /// Where the clock's hand is in the frame table.
     hand: AtomicU32,
+    /// Accounts by guest slot. Weak, for an account belongs to its guest.
+    pub(crate) accounts: RwLock<Vec<Weak<Account>>>,
+    /// The tiers below DRAM, the nearest first.
+    pub(crate) lower: [Option<LowerTier>; LOWER],
+    pub(crate) policies: Policies,
+    pub(crate) dram: Dram,
     /// The last to go: the files are this engine's until they are unmapped.
     _claim: Claim,
 }
@@ -72,7 +82,13 @@ pub(crate) enum Evicted {
 
 impl Shared {
     /// Shares `frames`, of which `owned` are free.
-    pub(crate) fn new(frames: Frames, owned: Vec<OwnedFrame>, limbo: Limbo, claim: Claim) -> Self {
+    pub(crate) fn new(
+        frames: Frames,
+        owned: FrameList,
+        limbo: Limbo,
+        lower: [Option<LowerTier>; LOWER],
+        claim: Claim,
+    ) -> Self {
         let counts = frames.mapping().layout().counts;
         Self {
             frames,
@@ -87,16 +103,20 @@ impl Shared {
             ephemeral: AtomicU64::new(0),
             ephemeral_max: AtomicU64::new(u64::from(counts.frames)),
             hand: AtomicU32::new(0),
+            accounts: RwLock::default(),
+            lower,
+            policies: Policies::new(counts.workers),
+            dram: Dram::new(counts.frames),
             _claim: claim,
         }
     }
 
-    /// Replaces a promise of `before` pages by one of `after`, if the frames suffice; otherwise says
+    /// Replaces a promise of `before` pages by one of `after`, if the tiers suffice; otherwise says
     /// how many pages could be promised.
     pub(crate) fn promise(&self, grants: &mut Grants, before: u64, after: u64) -> Result<(), u64> {
         let others = grants.promised - before;
-        let most = u64::from(self.frames_max).saturating_sub(others);
-        if after > most {
+        let most = self.room().saturating_sub(others);
+        if after > most && !self.may_overcommit() {
             return Err(most);
         }
         grants.promised = others + after;
@@ -106,7 +126,13 @@ impl Shared {
 
     /// Leaves to ephemeral pages the frames that are promised to nobody.
     pub(crate) fn limit_ephemeral(&self, grants: &Grants) {
-        let rest = u64::from(self.frames_max).saturating_sub(grants.promised);
+        // With a tier below, persistent pages make way for each other there, and ephemeral ones for
+        // them when frames are wanted.
+        let rest = if self.is_tiered() {
+            self.dram_limit()
+        } else {
+            self.dram_limit().saturating_sub(grants.promised)
+        };
         self.ephemeral_max.store(rest, Ordering::Relaxed);
     }
 
@@ -135,6 +161,9 @@ impl Shared {
         if let Some(frame) = self.free.take(worker) {
             return Some(frame);
         }
+        if self.is_tiered() {
+            return self.find_frame_below(worker);
+        }
         for _ in 0..SEARCHES_MAX {
             if let Evicted::Frame(frame) = self.evict(worker, None) {
                 return Some(frame);
@@ -145,6 +174,24 @@ impl Shared {
             std::thread::yield_now();
         }
         None
+    }
+
+    /// Takes a frame from the index, whose entry does not name it any more.
+    #[inline]
+    pub(crate) fn retire(
+        &self,
+        account: &Account,
+        worker: u16,
+        frame: FrameNo,
+    ) -> Option<OwnedFrame> {
+        let page = self.likeness(frame);
+        let (owned, was_victim) = self.frames.mapping().retire(frame);
+        if was_victim {
+            self.cancel_victim(account, frame, page);
+        } else {
+            self.track(worker, Event::Remove(frame));
+        }
+        owned
     }
 
     /// Counts one more ephemeral page in a frame, if there is a frame that no grant could claim.
@@ -224,11 +271,14 @@ impl Shared {
         let Some(pool) = self.pool(owner.pool.load(Ordering::Relaxed)) else {
             return Evicted::Nothing;
         };
-        if !pool.is_ephemeral() || !pool.index.evict(&self.frames, owner.object(), index, frame) {
+        let place = (owner.object(), index);
+        if !pool.is_ephemeral()
+            || !(pool.index).replace(&self.frames, place, frame, Entry::Empty, || true)
+        {
             return Evicted::Nothing;
         }
         let mut removed = Removed::default();
-        let freed = removed.take(self, Entry::Frame(frame));
+        let freed = removed.take(self, &pool.account, worker, Entry::Frame(frame));
         removed.settle(self, &pool, worker);
         pool.counters.stripe(worker).add_evicted(1);
         freed.map_or(Evicted::Later, Evicted::Frame)
@@ -240,15 +290,28 @@ impl Shared {
 pub(crate) struct Removed {
     framed: u64,
     same: u64,
+    stored: [u64; LOWER],
+    /// Slots that the entries named.
+    slots: Vec<Stored>,
 }
 
 impl Removed {
     /// Counts an entry that is no longer in the index, and takes its frame from it.
     #[inline]
-    pub(crate) fn take(&mut self, shared: &Shared, entry: Entry) -> Option<OwnedFrame> {
+    pub(crate) fn take(
+        &mut self,
+        shared: &Shared,
+        account: &Account,
+        worker: u16,
+        entry: Entry,
+    ) -> Option<OwnedFrame> {
         self.count(entry);
         match entry {
-            Entry::Frame(frame) => shared.frames.mapping().retire(frame),
+            Entry::Frame(frame) => shared.retire(account, worker, frame),
+            Entry::Stored(stored) => {
+                self.slots.push(stored);
+                None
+            }
             // One that is taken was counted then, and its frame is the journal's.
             _ => None,
         }
@@ -261,13 +324,21 @@ impl Removed {
             Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. } => {}
             Entry::Same { .. } | Entry::Damaged => self.same += 1,
             Entry::Frame(_) => self.framed += 1,
+            Entry::Stored(stored) => self.stored[stored.tier.number()] += 1,
         }
     }
 
     /// The same for one of many entries, under its lock: frames are collected, and given back when
     /// there are some.
-    pub(crate) fn take_many(&mut self, shared: &Shared, entry: Entry, freed: &mut Vec<OwnedFrame>) {
-        freed.extend(self.take(shared, entry));
+    pub(crate) fn take_many(
+        &mut self,
+        shared: &Shared,
+        account: &Account,
+        worker: u16,
+        entry: Entry,
+        freed: &mut Vec<OwnedFrame>,
+    ) {
+        freed.extend(self.take(shared, account, worker, entry));
         if freed.len() >= FLUSH_BULK as usize {
             shared.free.give_all(freed);
         }
@@ -275,7 +346,7 @@ impl Removed {
 
     /// Pages counted.
     pub(crate) fn pages(&self) -> u64 {
-        self.framed + self.same
+        self.framed + self.same + self.stored.iter().sum::<u64>()
     }
 
     /// Settles the counters of `pool`, and an ephemeral one's account. A persistent page left its
@@ -288,6 +359,12 @@ impl Removed {
         pool.counters
             .stripe(worker)
             .pages_out(self.pages(), self.same);
+        for lower in Lower::ALL {
+            let pages = self.stored[lower.number()];
+            pool.counters.stripe(worker).stored_out_many(lower, pages);
+        }
+        shared.free_slots(&self.slots);
+        shared.leave_dram(&pool.account, self.framed);
         if pool.is_ephemeral() {
             pool.account.leave_ephemeral(self.framed, self.same);
             shared.leave_ephemeral(self.framed);

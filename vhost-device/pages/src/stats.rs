@@ -4,7 +4,7 @@
 //! Counts are read while workers go on, so a reading may be between two states; at rest it is
 //! exact, which [`crate::Engine::self_check`] holds it to.
 
-/// Counts of a pool. All but the first three only ever grow.
+/// Counts of a pool. All but the first five only ever grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
     /// Pages in the pool now.
@@ -13,6 +13,10 @@ pub struct PoolStats {
     pub same_filled: u64,
     /// Frames that the pool's pages take now.
     pub frames: u64,
+    /// Pages in the PM tier now.
+    pub pm: u64,
+    /// Pages in the remote tier now.
+    pub remote: u64,
     /// Pages put and stored.
     pub puts: u64,
     /// Pages got and delivered.
@@ -27,8 +31,20 @@ pub struct PoolStats {
     pub stale: u64,
     /// Ephemeral pages dropped because their frame was wanted.
     pub evicted: u64,
-    /// Gets of a page whose bytes failed their checksum.
+    /// Gets of a page whose bytes failed their checksum, or could not be read.
     pub corrupt: u64,
+    /// Gets among `gets` of a page of one repeated byte.
+    pub hits_same_filled: u64,
+    /// Gets among `gets` of a page that was about to leave DRAM.
+    pub hits_victim: u64,
+    /// Gets among `gets` of a page in the PM tier.
+    pub hits_pm: u64,
+    /// Gets among `gets` of a page in the remote tier.
+    pub hits_remote: u64,
+    /// Pages that left DRAM for a lower tier.
+    pub demoted: u64,
+    /// Pages that came back to DRAM.
+    pub promoted: u64,
 }
 
 impl PoolStats {
@@ -45,6 +61,14 @@ impl PoolStats {
         self.stale += other.stale;
         self.evicted += other.evicted;
         self.corrupt += other.corrupt;
+        self.pm += other.pm;
+        self.remote += other.remote;
+        self.hits_same_filled += other.hits_same_filled;
+        self.hits_victim += other.hits_victim;
+        self.hits_pm += other.hits_pm;
+        self.hits_remote += other.hits_remote;
+        self.demoted += other.demoted;
+        self.promoted += other.promoted;
     }
 }
 
@@ -103,13 +127,23 @@ pub struct MemoryReport {
     pub pools: u64,
     /// The list of free frames and the workers' bundles.
     pub free_lists: u64,
+    /// The replacement policies.
+    pub policies: u64,
+    /// The slot tables of the tiers below DRAM, as far as slots were ever used.
+    pub slot_tables: u64,
 }
 
 impl MemoryReport {
     /// Everything that is not page data.
     #[must_use]
     pub fn metadata(&self) -> u64 {
-        self.frame_table + self.owners + self.index + self.pools + self.free_lists
+        self.frame_table
+            + self.owners
+            + self.index
+            + self.pools
+            + self.free_lists
+            + self.policies
+            + self.slot_tables
     }
 }
 

@@ -18,25 +18,30 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+use crate::frame_list::FrameList;
 use crate::frames::{FrameEntry, FrameNo, OwnerRecord};
 use crate::handle::{PAGE_SIZE, PageBytes};
 use crate::index::LEAF_WORDS;
 use crate::journal::Journal;
-use crate::kept::Kept64;
+use crate::kept::{Kept8, Kept16, Kept32, Kept64};
 use crate::layout::MapLayout;
-use crate::records::{GuestRecord, PoolRecord};
+use crate::records::{GuestRecord, LimitsRecord, PoolRecord, TierRecord};
+use crate::slot_table::{SLOTS_MAX, SlotTable};
+use crate::tier::{LOWER, Lower, TIERS};
 
 /// State bit: the index holds this frame.
 pub(crate) const INDEXED: u64 = 1 << 54;
+/// State bit: the page has a copy in a lower tier already, and this frame is the next to go.
+pub(crate) const VICTIM: u64 = 1 << 55;
 /// One pin in the state word; the bits from here up count them.
-const PIN: u64 = 1 << 55;
+const PIN: u64 = 1 << 56;
 /// Pins that fit into the state word; there is at most one a worker.
 pub(crate) const PINS_MAX: u64 = u64::MAX / PIN;
 const _: () = assert!(PINS_MAX >= crate::engine::WORKERS_MAX as u64);
@@ -51,6 +56,39 @@ impl OwnedFrame {
     /// The frame's number.
     pub(crate) fn number(&self) -> FrameNo {
         self.0
+    }
+}
+
+/// Neighbouring frames that no one else can see: so many [`OwnedFrame`]s, in less memory.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct OwnedRun(Range<u32>);
+
+impl OwnedRun {
+    /// The frames' numbers.
+    pub(crate) fn numbers(&self) -> Range<u32> {
+        self.0.clone()
+    }
+
+    /// Takes the first frame out.
+    pub(crate) fn pop(&mut self) -> Option<OwnedFrame> {
+        self.0.next().map(|number| OwnedFrame(FrameNo(number)))
+    }
+
+    /// Takes the first frames out, at most `most`.
+    pub(crate) fn split_start(&mut self, most: u32) -> Self {
+        let at = self.0.start + most.min(self.0.end - self.0.start);
+        let start = Self(self.0.start..at);
+        self.0.start = at;
+        start
+    }
+
+    /// Takes the last frames out, at most `most`.
+    pub(crate) fn split_end(&mut self, most: u32) -> Self {
+        let at = self.0.end - most.min(self.0.end - self.0.start);
+        let end = Self(at..self.0.end);
+        self.0.end = at;
+        end
     }
 }
 
@@ -84,6 +122,16 @@ unsafe impl Plain for GuestRecord {}
 unsafe impl Plain for PoolRecord {}
 // SAFETY: atomic integers alone; what follows them up to the alignment is never read.
 unsafe impl Plain for Journal {}
+// SAFETY: atomic integers alone.
+unsafe impl Plain for LimitsRecord {}
+// SAFETY: atomic integers alone.
+unsafe impl Plain for TierRecord {}
+// SAFETY: an atomic integer.
+unsafe impl Plain for Kept8 {}
+// SAFETY: an atomic integer.
+unsafe impl Plain for Kept16 {}
+// SAFETY: an atomic integer.
+unsafe impl Plain for Kept32 {}
 // SAFETY: atomic integers alone.
 unsafe impl Plain for Leaf {}
 
@@ -158,6 +206,26 @@ impl<T: Plain> Deref for Area<T> {
     }
 }
 
+/// The columns of a slot table.
+#[derive(Debug)]
+struct SlotAreas {
+    low: Area<Kept32>,
+    mid: Area<Kept16>,
+    top: Area<Kept8>,
+}
+
+impl SlotAreas {
+    fn new(map: &Region, at: usize) -> Self {
+        let slots = SLOTS_MAX as usize;
+        let mid = at + slots * size_of::<Kept32>();
+        Self {
+            low: map.area(at, slots),
+            mid: map.area(mid, slots),
+            top: map.area(mid + slots * size_of::<Kept16>(), slots),
+        }
+    }
+}
+
 /// Both files, mapped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -167,6 +235,9 @@ pub(crate) struct Mapping {
     owners: Area<OwnerRecord>,
     table: Area<FrameEntry>,
     journals: Area<Journal>,
+    limits: Area<LimitsRecord>,
+    tiers: Area<TierRecord>,
+    slots: [SlotAreas; LOWER],
     leaves: Area<Leaf>,
     frames: Region,
     map: Region,
@@ -198,6 +269,9 @@ impl Mapping {
             owners: map.area(layout.owners_at, layout.owners as usize),
             table: map.area(layout.table_at, layout.counts.all_frames() as usize),
             journals: map.area(layout.journals_at, layout.journals as usize),
+            limits: map.area(layout.limits_at, usize::from(layout.counts.guests)),
+            tiers: map.area(layout.tiers_at, TIERS),
+            slots: layout.slots_at.map(|at| SlotAreas::new(&map, at)),
             leaves: map.area(layout.leaves_at, layout.region_leaves * slots),
             layout,
             frames,
@@ -206,25 +280,27 @@ impl Mapping {
     }
 
     /// Takes every frame out of the hands that a dead process left it in: those that `used` names
-    /// are the index's and unpinned, all others are handed out, the lowest last, so that a stack of
-    /// them is used from the bottom of the file. Also says how many of these were not free before.
-    /// Without `used`, there was no process before. Takes the mapping alone, so nobody has a frame.
-    pub(crate) fn settle(&mut self, used: Option<&[bool]>) -> (Vec<OwnedFrame>, u64) {
-        let numbers = (0..self.layout.counts.all_frames()).rev();
-        let Some(used) = used else {
-            // The table's memory comes when it is first used.
-            return (numbers.map(|n| OwnedFrame(FrameNo(n))).collect(), 0);
-        };
+    /// are the index's and unpinned, all others are handed out. Also says how many of these were not
+    /// free before. Frames beyond `used` were never used; of a new engine that is all. Takes the
+    /// mapping alone, so nobody has a frame.
+    pub(crate) fn settle(&mut self, used: &[bool]) -> (FrameList, u64) {
         let mut freed = 0;
-        let mut owned = Vec::new();
-        for number in numbers {
+        let mut owned = FrameList::default();
+        let all = self.layout.counts.all_frames();
+        let mut run = 0..0;
+        // Those beyond were never used; the table's memory comes when they are.
+        let known = u32::try_from(used.len()).unwrap_or(all).min(all);
+        for number in 0..known {
             let state = &self.table[number as usize].state;
             let before = state.load(Ordering::Relaxed);
             let mut now = before & (INDEXED - 1);
             if used[number as usize] {
                 now |= INDEXED;
             } else {
-                owned.push(OwnedFrame(FrameNo(number)));
+                if run.end != number {
+                    owned.push_run(OwnedRun(std::mem::replace(&mut run, number..number)));
+                }
+                run.end = number + 1;
                 freed += u64::from(before >= INDEXED);
             }
             // Most are as they should be, and need no write.
@@ -232,6 +308,12 @@ impl Mapping {
                 state.store(now, Ordering::Relaxed);
             }
         }
+        if run.end == known {
+            run.end = all;
+        } else {
+            owned.push_run(OwnedRun(std::mem::replace(&mut run, known..all)));
+        }
+        owned.push_run(OwnedRun(run));
         (owned, freed)
     }
 
@@ -248,6 +330,16 @@ impl Mapping {
     /// The pool records.
     pub(crate) fn pools(&self) -> &[PoolRecord] {
         &self.pools
+    }
+
+    /// Frames that may have been used: those beyond never were.
+    pub(crate) fn frames_known(&self) -> usize {
+        let counts = &self.layout.counts;
+        let reserve = counts.all_frames() - counts.frames;
+        match self.tiers[0].high() {
+            0 => counts.all_frames() as usize,
+            high => (high.min(counts.frames) + reserve) as usize,
+        }
     }
 
     /// The frame table.
@@ -267,6 +359,23 @@ impl Mapping {
         &self.journals
     }
 
+    /// What guests may hold where.
+    pub(crate) fn limits(&self) -> &[LimitsRecord] {
+        &self.limits
+    }
+
+    /// The tiers' records.
+    pub(crate) fn tiers(&self) -> &[TierRecord] {
+        &self.tiers
+    }
+
+    /// The slot table of a lower tier.
+    #[inline]
+    pub(crate) fn slots(&self, tier: Lower) -> SlotTable<'_> {
+        let SlotAreas { low, mid, top } = &self.slots[tier.number()];
+        SlotTable { low, mid, top }
+    }
+
     /// The words of a leaf.
     #[inline]
     pub(crate) fn leaf(&self, leaf: usize) -> &Leaf {
@@ -276,6 +385,11 @@ impl Mapping {
     /// The file of the map.
     pub(crate) fn map_file(&self) -> &OwnedFd {
         &self.map.file
+    }
+
+    /// The file of the frames.
+    pub(crate) fn frames_file(&self) -> &OwnedFd {
+        &self.frames.file
     }
 
     /// Address of a frame's bytes.
@@ -354,12 +468,13 @@ impl Mapping {
         }
     }
 
-    /// Takes a frame back from the index. Its owner is the caller, or the last one to unpin it.
+    /// Takes a frame back from the index. Its owner is the caller, or the last one to unpin it. Also
+    /// says whether it was a [`VICTIM`].
     ///
     /// # Panics
     /// If the index does not have it.
     #[inline]
-    pub(crate) fn retire(&self, frame: FrameNo) -> Option<OwnedFrame> {
+    pub(crate) fn retire(&self, frame: FrameNo) -> (Option<OwnedFrame>, bool) {
         let before = self
             .entry(frame)
             .state
@@ -369,7 +484,8 @@ impl Mapping {
             "frame {} left the index twice",
             frame.0
         );
-        (before / PIN == 0).then_some(OwnedFrame(frame))
+        let owned = (before / PIN == 0).then_some(OwnedFrame(frame));
+        (owned, before & VICTIM != 0)
     }
 
     /// A frame's table entry.
@@ -407,6 +523,11 @@ impl Pin<'_> {
     pub(crate) fn page(&self) -> &PageBytes {
         // SAFETY: a pinned frame has no OwnedFrame, so nobody writes it; any bytes are a page.
         unsafe { self.mapping.page(self.frame).as_ref() }
+    }
+
+    /// The frame's number.
+    pub(crate) fn frame(&self) -> FrameNo {
+        self.frame
     }
 
     /// The frame's table entry.

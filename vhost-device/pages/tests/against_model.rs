@@ -7,12 +7,17 @@ mod model;
 use std::sync::Arc;
 
 use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, Way, seed};
+use tmem_pages::slots::SlotFile;
 use tmem_pages::{
-    Engine, EngineConfig, Epoch, EpochOutcome, GetResult, Guest, GuestConfig, GuestError, Layout,
-    ObjectId, PageIndex, Pool, PoolId, PoolKind, PoolSpec, Ticket, Worker,
+    DramLimits, Engine, EngineConfig, EngineFiles, Epoch, EpochOutcome, GetResult, Guest,
+    GuestConfig, GuestError, Layout, LimitsError, Mover, ObjectId, PageIndex, Pool, PoolId,
+    PoolKind, PoolSpec, ResizeError, Step, Stores, Ticket, Tier, Worker,
 };
 
 const FRAMES: u32 = 160;
+/// Frames, slots of the PM tier and of the remote tier: as many together.
+const TIERED: [u32; 3] = [40, 50, 70];
+const POLICIES: [&str; 5] = ["fifo", "clock", "lru", "random", "s3-fifo"];
 const GUESTS: u64 = 3;
 const GRANTS: [u64; 3] = [40, 50, 10];
 const DENSE_PAGES: u32 = 1100;
@@ -33,6 +38,12 @@ struct Run {
     random: Random,
     ticket: u64,
     same_filled_hits: u64,
+    /// Where there are tiers below DRAM.
+    mover: Option<Mover>,
+    /// Pages that all tiers hold.
+    room: u64,
+    /// How often a drain left nothing in its tier.
+    drained: u64,
 }
 
 fn spec(number: u64) -> PoolSpec {
@@ -52,12 +63,20 @@ fn spec(number: u64) -> PoolSpec {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let engine = Engine::new(EngineConfig {
-            frames: FRAMES,
-            workers_max: 3,
+        Self::with(seed, EngineFiles::anonymous().unwrap(), None)
+    }
+
+    /// An engine with tiers below DRAM, if there are any.
+    fn with(seed: u64, files: EngineFiles, stores: Option<Stores>) -> Self {
+        let tiered = stores.is_some();
+        let config = EngineConfig {
+            frames: if tiered { TIERED[0] } else { FRAMES },
+            workers_max: 3 + u16::from(tiered),
             guests_max: 4,
-        })
-        .unwrap();
+        };
+        let stores = stores.unwrap_or_default();
+        let (engine, _) = Engine::open_tiered(config, files, stores).unwrap();
+        let mover = tiered.then(|| engine.mover(Box::new(|| {})).unwrap());
         let guests = (0..GUESTS).zip(GRANTS).map(|(number, grant)| Both {
             guest: engine
                 .attach_guest(GuestConfig {
@@ -79,6 +98,9 @@ impl Run {
             random: Random::new(seed, 0),
             ticket: 0,
             same_filled_hits: 0,
+            mover,
+            room: FRAMES.into(),
+            drained: 0,
         }
     }
 
@@ -98,15 +120,95 @@ impl Run {
         match self.random.below(1000) {
             0..=2 => self.control(guest),
             3..=6 => self.pool_comes_or_goes(guest),
+            7..=60 if self.mover.is_some() => self.tiers(guest),
             _ if self.guests[guest].pools.is_empty() => self.pool_comes_or_goes(guest),
             _ => self.page(guest),
         }
+    }
+
+    /// What the mover does, and what admins do to tiers: no answer changes.
+    fn tiers(&mut self, number: usize) {
+        let random = &mut self.random;
+        let guest = &self.guests[number].guest;
+        match random.below(40) {
+            0 => guest.set_policy(random.pick::<&str>(&POLICIES), 7).unwrap(),
+            1 => {
+                let cap = 1 + random.below_u32(40);
+                let limits = DramLimits {
+                    cap_pages: random.one_in(2).then_some(cap),
+                    floor_pages: random.below_u32(cap.min(12)),
+                    weight: 1 + random.below_u32(4),
+                };
+                match guest.set_dram_limits(limits) {
+                    Ok(()) => assert_eq!(guest.dram_limits(), limits),
+                    Err(LimitsError::FloorsAboveDram { floor_max, .. }) => {
+                        assert!(floor_max < limits.floor_pages.into());
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            2 => {
+                let wanted = random.below(30);
+                assert!(guest.reclaim_some(wanted) <= wanted);
+            }
+            3 => {
+                let high = 0.5 / (1.0 + f64::from(random.below_u32(50)));
+                self.engine.set_watermarks(high / 2.0, high);
+            }
+            4 => {
+                let tier = *random.pick(&Tier::ALL);
+                let most = TIERED[tier as usize];
+                let pages = u64::from(1 + random.below_u32(most));
+                let now = self.engine.tier(tier).unwrap().capacity_pages;
+                let room = self.room - now + pages;
+                let promised: u64 = self.guests.iter().map(|both| both.model.grant).sum();
+                match self.engine.resize_tier(tier, pages) {
+                    Ok(()) => self.room = room,
+                    Err(ResizeError::Promised { .. }) => assert!(promised > room),
+                    Err(ResizeError::Floors { floors, .. }) => assert!(floors > pages),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            5 => {
+                let tier = *random.pick(&[Tier::Pm, Tier::Remote]);
+                let now = self.engine.tier(tier).unwrap();
+                let drain = !now.draining;
+                match self.engine.drain_tier(tier, drain) {
+                    Ok(()) if drain => self.room -= now.capacity_pages,
+                    Ok(()) => self.room += now.capacity_pages,
+                    Err(ResizeError::Promised { .. }) => assert!(drain),
+                    Err(error) => panic!("{error}"),
+                }
+                // So that sizes and promises are those of all tiers again.
+                if drain && self.engine.tier(tier).unwrap().draining {
+                    self.drained += u64::from(self.settle(tier) == 0);
+                    self.engine.drain_tier(tier, false).unwrap();
+                    self.room += now.capacity_pages;
+                }
+            }
+            n => {
+                let mover = self.mover.as_mut().unwrap();
+                mover.step(n % 2 == 0);
+            }
+        }
+    }
+
+    /// Lets the mover work until it is done. Returns the pages that are left in a tier.
+    fn settle(&mut self, tier: Tier) -> u64 {
+        let mover = self.mover.as_mut().unwrap();
+        for _ in 0..1000 {
+            if mover.step(false) == Step::Idle {
+                break;
+            }
+        }
+        self.engine.tier(tier).unwrap().used_pages
     }
 
     fn control(&mut self, number: usize) {
         let frozen = self.random.one_in(3);
         let kind = self.random.below(4);
         let grant = self.random.below(90);
+        let room = self.room;
         let others: u64 = (self.guests.iter().enumerate())
             .filter(|(other, _)| *other != number)
             .map(|(_, both)| both.model.grant)
@@ -123,11 +225,11 @@ impl Run {
             }
             2 => match both.guest.set_grant(grant) {
                 Ok(()) => {
-                    assert!(others + grant <= u64::from(FRAMES) && grant >= both.model.held);
+                    assert!(others + grant <= room && grant >= both.model.held);
                     both.model.grant = grant;
                 }
                 Err(GuestError::Overcommitted { pages_max, .. }) => {
-                    assert_eq!(pages_max, u64::from(FRAMES) - others);
+                    assert_eq!(pages_max, room - others);
                     assert!(grant > pages_max);
                 }
                 Err(error) => {
@@ -335,13 +437,18 @@ fn engine_answers_as_the_model_does() {
         assert!(count > 0, "no {what} in the whole run");
     }
     assert_eq!(total.corrupt, 0);
+    all_go(run);
+}
+
+/// Detaches all guests, after which nothing is left.
+fn all_go(run: Run) {
     let names: Vec<_> = run
         .engine
         .guests()
         .iter()
         .map(|guest| guest.name().to_owned())
         .collect();
-    drop(run.workers);
+    drop((run.workers, run.mover));
     for name in names {
         run.engine.detach_guest(&name).unwrap();
     }
@@ -351,4 +458,43 @@ fn engine_answers_as_the_model_does() {
         (stats.frames_used, stats.granted_pages, stats.workers),
         (0, 0, 0)
     );
+}
+
+#[test]
+fn tiered_engine_answers_as_the_model_does() {
+    let store = |slots| Some(Arc::new(SlotFile::memory(slots).unwrap()) as _);
+    let stores = Stores {
+        pm: store(TIERED[1]),
+        remote: store(TIERED[2]),
+        keep_over_reboot: false,
+    };
+    let files = EngineFiles::anonymous().unwrap();
+    let mut run = Run::with(
+        seed("tiered_engine_answers_as_the_model_does"),
+        files,
+        Some(stores),
+    );
+    for step in 0..STEPS {
+        run.step();
+        if step % 1000 == 0 {
+            run.check();
+        }
+    }
+    run.check();
+    let total = run.engine.stats().total;
+    println!("{total:?}, {} drains", run.drained);
+    for (count, what) in [
+        (total.hits_victim, "hit of a victim"),
+        (total.hits_pm, "hit in the PM tier"),
+        (total.hits_remote, "hit in the remote tier"),
+        (total.demoted, "demotion"),
+        (total.promoted, "promotion"),
+        (total.evicted, "eviction"),
+        (total.refused, "refusal"),
+        (run.drained, "drain that left nothing"),
+    ] {
+        assert!(count > 0, "no {what} in the whole run");
+    }
+    assert_eq!(total.corrupt, 0);
+    all_go(run);
 }

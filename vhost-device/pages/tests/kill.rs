@@ -23,8 +23,8 @@ use std::time::Duration;
 use judge::{Met, judge};
 use log::ThreadLog;
 use model::{Random, seed};
-use tmem_pages::{Engine, EngineError, EngineFiles};
-use workload::CONFIG;
+use tmem_pages::{EngineError, EngineFiles};
+use workload::Places;
 
 /// Names the files and the seed to the process that works.
 const VARIABLE: &str = "TMEM_KILL_WORKLOAD";
@@ -41,17 +41,28 @@ fn workload_until_it_is_killed() {
         File::options().read(true).write(true).open(path).unwrap()
     };
     let (map, frames, log): (OwnedFd, OwnedFd, File) = (open().into(), open().into(), open());
+    let slots = [open(), open()];
+    let tiered = words.next().unwrap() == "tiered";
     let seed = words.next().unwrap().parse().unwrap();
-    workload::run(EngineFiles { map, frames }, &log, seed);
+    let places = Places {
+        files: EngineFiles { map, frames },
+        slots: tiered.then_some(slots),
+    };
+    workload::run(&places, &log, seed);
 }
 
 /// Starts the process that works.
-fn start(files: &EngineFiles, log: &File, seed: u64) -> Child {
+fn start(places: &Places, log: &File, seed: u64) -> Child {
+    let files = &places.files;
+    let slots = places.slots.as_ref();
     let path = |file: i32| format!("/proc/{}/fd/{file}", std::process::id());
     let words = [
         path(files.map.as_raw_fd()),
         path(files.frames.as_raw_fd()),
         path(log.as_raw_fd()),
+        path(slots.map_or(0, |slots| slots[0].as_raw_fd())),
+        path(slots.map_or(0, |slots| slots[1].as_raw_fd())),
+        slots.map_or("flat", |_| "tiered").to_owned(),
         seed.to_string(),
     ];
     Command::new(std::env::current_exe().unwrap())
@@ -72,19 +83,37 @@ fn kill(mut child: Child) {
 
 #[test]
 fn killed_process_leaves_every_page_acknowledged_or_sent() {
-    let seed = seed("killed_process_leaves_every_page_acknowledged_or_sent");
+    kill_often(
+        "killed_process_leaves_every_page_acknowledged_or_sent",
+        None,
+    );
+}
+
+#[test]
+fn killed_process_leaves_every_page_in_some_tier() {
+    let file = || tempfile::tempfile().unwrap();
+    let test = "killed_process_leaves_every_page_in_some_tier";
+    let met = kill_often(test, Some([file(), file()]));
+    assert!(met.stored > 0, "{met:?}");
+}
+
+fn kill_often(test: &str, slots: Option<[File; 2]>) -> Met {
+    let seed = seed(test);
     let kills: u64 = std::env::var("TMEM_KILLS").map_or(200, |kills| kills.parse().unwrap());
-    let files = EngineFiles::anonymous().unwrap();
+    let places = Places {
+        files: EngineFiles::anonymous().unwrap(),
+        slots,
+    };
     let log = File::from(EngineFiles::anonymous().unwrap().map);
     ThreadLog::begin(&log);
     let mut random = Random::new(seed, 1000);
     let mut met = Met::default();
     for round in 0..kills {
-        let child = start(&files, &log, random.next());
+        let child = start(&places, &log, random.next());
         // Some die while they still recover.
         std::thread::sleep(Duration::from_micros(2000 + random.below(45_000)));
         kill(child);
-        judge(&files, &log, random.one_in(2), &mut met);
+        judge(&places, &log, random.one_in(2), &mut met);
         if round % 100 == 99 {
             println!("{} kills: {met:?}", round + 1);
         }
@@ -94,21 +123,23 @@ fn killed_process_leaves_every_page_acknowledged_or_sent() {
         assert!(met.pages > 0 && met.unresolved > 0, "{met:?}");
         assert!(met.done > 0 && met.undone > 0, "{met:?}");
     }
+    met
 }
 
 #[test]
 fn map_of_a_living_process_is_refused() {
     let files = EngineFiles::anonymous().unwrap();
+    let places = Places { files, slots: None };
     let log = File::from(EngineFiles::anonymous().unwrap().map);
     ThreadLog::begin(&log);
-    let child = start(&files, &log, 1);
+    let child = start(&places, &log, 1);
     // It has the map once its first log is there, which it writes behind the recovery.
     while ThreadLog::read(&log, 0).tickets == 0 {
         std::thread::yield_now();
     }
-    files.check().unwrap();
-    let error = Engine::open(CONFIG, files.try_clone().unwrap()).unwrap_err();
+    places.files.check().unwrap();
+    let error = places.open().unwrap_err();
     assert!(matches!(error, EngineError::InUse), "{error}");
     kill(child);
-    judge(&files, &log, true, &mut Met::default());
+    judge(&places, &log, true, &mut Met::default());
 }

@@ -4,15 +4,20 @@
 
 use std::sync::Arc;
 
+use tmem_pages::policy::POLICIES;
+use tmem_pages::slots::SlotFile;
 use tmem_pages::{
-    Engine, EngineConfig, Guest, GuestConfig, Layout, MemoryReport, ObjectId, PAGE_SIZE, PageBytes,
-    PageIndex, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
+    Engine, EngineConfig, EngineFiles, Guest, GuestConfig, Layout, MemoryReport, ObjectId,
+    PAGE_SIZE, PageBytes, PageIndex, PoolId, PoolKind, PoolSpec, PutResult, Step, Stores, Ticket,
+    Tier, Worker,
 };
 
 const PAGES: u32 = 32_768;
 
 /// What the design allows for a page in DRAM.
 const METADATA_BYTES_MAX: f64 = 48.0;
+/// The same for a page below DRAM.
+const METADATA_BYTES_BELOW_MAX: f64 = 16.0;
 
 fn engine() -> (Arc<Engine>, Arc<Guest>, Worker) {
     let engine = Engine::new(EngineConfig {
@@ -118,4 +123,78 @@ fn same_filled_pages_cost_their_index_entry_alone() {
     assert_eq!(after.frames_used, 0);
     let entry = (after.metadata() - before.metadata()) / u64::from(PAGES);
     assert_eq!(entry, 8);
+}
+
+/// Bytes for each page in DRAM, with nothing below, and for each page below. What frames cost is not in
+/// the latter: it is what the engine has more when three times as many pages have come, without its
+/// slot table, by the pages that are below now; and the slot table, by its slots.
+fn bytes_in_tiers(layout: Layout, policy: &str) -> (f64, f64) {
+    const ALL: u32 = 4 * PAGES;
+    let config = EngineConfig {
+        frames: PAGES,
+        workers_max: 2,
+        guests_max: 4,
+    };
+    let stores = Stores {
+        pm: Some(Arc::new(SlotFile::memory(ALL).unwrap())),
+        ..Stores::default()
+    };
+    let files = EngineFiles::anonymous().unwrap();
+    let (engine, _) = Engine::open_tiered(config, files, stores).unwrap();
+    let guest = GuestConfig {
+        name: "guest".into(),
+        grant_pages: u64::from(ALL),
+    };
+    let guest = engine.attach_guest(guest).unwrap();
+    guest.set_policy(policy, 1).unwrap();
+    let kind = PoolKind::Persistent;
+    let spec = PoolSpec { kind, layout };
+    let pool = guest.create_pool(PoolId(0), spec).unwrap();
+    let mut worker = engine.worker().unwrap();
+    let mut mover = engine.mover(Box::new(|| {})).unwrap();
+    let metadata = || {
+        let memory = engine.memory();
+        (memory.metadata() - memory.slot_tables, memory.slot_tables)
+    };
+    let mut put = |number: u32| {
+        let object = ObjectId([u64::from(number / 1024), 0, 0]);
+        let (object, index) = match layout {
+            Layout::Dense { .. } => (ObjectId::ZERO, PageIndex(number)),
+            Layout::Sparse => (object, PageIndex(number % 1024)),
+        };
+        let result = worker.put(&pool, object, index, Ticket::MAX, &page(number));
+        assert_eq!(result, PutResult::Stored);
+    };
+    (0..PAGES).for_each(&mut put);
+    let (full, slots) = metadata();
+    let in_dram = PAGES - u32::try_from(engine.tier(Tier::Pm).unwrap().used_pages).unwrap();
+    for number in PAGES..ALL {
+        put(number);
+        while number % 64 == 0 && mover.step(false) == Step::Busy {}
+    }
+    let below = pool.stats().pm;
+    assert!(below >= u64::from(ALL - PAGES), "most pages are below");
+    let ratio = |part: u64, whole: u64| {
+        f64::from(u32::try_from(part).unwrap()) / f64::from(u32::try_from(whole).unwrap())
+    };
+    let more = metadata().0 - full;
+    let dram = ratio(full, u64::from(in_dram));
+    (dram, ratio(more, below) + ratio(slots, u64::from(ALL)))
+}
+
+#[test]
+fn metadata_of_a_page_in_tiers_is_within_the_limits_with_each_policy() {
+    for kind in POLICIES {
+        let (dram, below) = bytes_in_tiers(Layout::Dense { pages: 4 * PAGES }, kind.name);
+        println!(
+            "{:8} {dram:6.2} bytes a page in DRAM, {below:6.2} below",
+            kind.name
+        );
+        assert!(dram <= METADATA_BYTES_MAX, "{}: {dram}", kind.name);
+        assert!(below <= METADATA_BYTES_BELOW_MAX, "{}: {below}", kind.name);
+    }
+    // Not held to the limit below DRAM, for the index of names is larger than a word; printed.
+    let (dram, below) = bytes_in_tiers(Layout::Sparse, "clock");
+    println!("sparse   {dram:6.2} bytes a page in DRAM, {below:6.2} below");
+    assert!(dram <= METADATA_BYTES_MAX && below < 2.0 * METADATA_BYTES_BELOW_MAX);
 }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, Way, seed};
+use tmem_pages::slots::SlotFile;
 use tmem_pages::{
-    Engine, EngineConfig, GetMode, GetResult, Guest, GuestConfig, Layout, ObjectId, PAGE_SIZE,
-    PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Ticket, Worker,
+    Engine, EngineConfig, EngineFiles, GetMode, GetResult, Guest, GuestConfig, Layout, Mover,
+    ObjectId, PAGE_SIZE, PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Step,
+    Stores, Ticket, Tier, Worker,
 };
 
 const THREADS: u64 = 4;
@@ -111,6 +113,74 @@ fn own_pages(number: u32, seed: u64, pools: &[Arc<Pool>], worker: &mut Worker) -
         }
     }
     guest
+}
+
+/// Runs the mover until it is told to stop.
+fn move_pages(mut mover: Mover, engine: &Engine, stop: &AtomicBool, seed: u64) {
+    let mut random = Random::new(seed, 77);
+    while !stop.load(Ordering::Relaxed) {
+        if mover.step(random.one_in(4)) == Step::Idle {
+            std::thread::yield_now();
+        }
+        if random.one_in(50) {
+            let pages = 20 + random.below(80);
+            engine.resize_tier(Tier::Dram, pages).unwrap();
+        }
+        if random.one_in(200) {
+            let guest = engine.guest("shared").unwrap();
+            let name = random.pick(&["fifo", "clock", "lru", "random", "s3-fifo"]);
+            guest.set_policy(name, 3).unwrap();
+        }
+    }
+}
+
+#[test]
+fn threads_get_what_they_put_while_pages_move() {
+    let seed = seed("threads_get_what_they_put_while_pages_move");
+    let store = |slots| Some(Arc::new(SlotFile::memory(slots).unwrap()) as _);
+    let stores = Stores {
+        pm: store(300),
+        remote: store(700),
+        keep_over_reboot: false,
+    };
+    let config = EngineConfig {
+        frames: 100,
+        workers_max: 8,
+        guests_max: 4,
+    };
+    let files = EngineFiles::anonymous().unwrap();
+    let (engine, _) = Engine::open_tiered(config, files, stores).unwrap();
+    let config = GuestConfig {
+        name: "shared".into(),
+        grant_pages: 840,
+    };
+    let guest = engine.attach_guest(config).unwrap();
+    let pools = pools(&guest);
+    let mover = engine.mover(Box::new(|| {})).unwrap();
+    let stop = AtomicBool::new(false);
+    let held: u64 = std::thread::scope(|scope| {
+        scope.spawn(|| move_pages(mover, &engine, &stop, seed));
+        let threads: Vec<_> = (0..u32::try_from(THREADS).unwrap())
+            .map(|number| {
+                let mut worker = engine.worker().unwrap();
+                let pools = &pools;
+                scope.spawn(move || own_pages(number, seed, pools, &mut worker).held)
+            })
+            .collect();
+        let held = threads.into_iter().map(|thread| thread.join());
+        let held: Vec<_> = held.collect();
+        stop.store(true, Ordering::Relaxed);
+        held.into_iter().map(Result::unwrap).sum()
+    });
+    engine.self_check();
+    assert_eq!(guest.stats().persistent_pages, held);
+    let total = engine.stats().total;
+    println!("{total:?}");
+    assert!(
+        total.hits_pm > 0 && total.hits_remote > 0 && total.hits_victim > 0 && total.promoted > 0,
+        "{total:?}"
+    );
+    assert_eq!(total.corrupt, 0);
 }
 
 #[test]

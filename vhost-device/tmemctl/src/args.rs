@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line: a noun, then a verb.
 
+mod tiering;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,11 +12,19 @@ use tmem_admin_api::DEFAULT_SOCKET;
 
 use crate::table::Column;
 use crate::{guest, pool, stats};
+pub use tiering::{
+    LimitArgs, LimitWhat, LinkEnds, LinkShowArgs, LinkVerb, MarksArgs, PolicyVerb, ReclaimArgs,
+    TaskArgs, TierListArgs, TierStatsArgs, TierVerb, TraceVerb, Way,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   tmemctl status                       health, tiers, where the memory is
   tmemctl guest list                   all guests
+  tmemctl guest limit web --dram-cap 2GiB
+  tmemctl tier list                    dram, pm, remote: what is where
+  tmemctl tier drain pm                empty a tier, while guests go on
+  tmemctl link set remote latency=5us bandwidth=25Gbit/s
   tmemctl pool list --guest web -o id,pages,misses
   tmemctl stats --watch 5              what happens each second, every 5 seconds
   tmemctl daemon upgrade               run the newly installed version; guests wait a moment
@@ -24,7 +34,7 @@ Exit codes:
   0 done   1 failed   2 wrong usage   3 daemon not reachable   4 daemon degraded
   (4 is given by status and daemon show)";
 
-/// Looks into a virtio-tmem daemon, its guests, pools and counters; restarts and upgrades it
+/// Looks into a virtio-tmem daemon and its guests, limits what they get, and moves what they keep
 #[derive(Debug, Parser)]
 #[command(name = "tmemctl", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
@@ -60,9 +70,21 @@ pub enum Verb {
     /// Look at the daemon's processes; restart or upgrade the one that serves guests
     #[command(subcommand)]
     Daemon(DaemonVerb),
-    /// Look at guests
+    /// Look at guests; limit, freeze and thaw them, reclaim memory of them
     #[command(subcommand)]
     Guest(GuestVerb),
+    /// Look at tiers; resize and drain them
+    #[command(subcommand)]
+    Tier(TierVerb),
+    /// Look at replacement policies; give a guest another one
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// Look at emulated links; set what they cost and what goes wrong on them
+    #[command(subcommand)]
+    Link(LinkVerb),
+    /// Record which pages a guest puts, gets and flushes
+    #[command(subcommand)]
+    Trace(TraceVerb),
     /// Look at pools
     #[command(subcommand)]
     Pool(PoolVerb),
@@ -139,12 +161,28 @@ pub enum GuestVerb {
     /// List all guests
     #[command(after_help = "Example:\n  tmemctl guest list -o name,held,grant")]
     List(GuestListArgs),
-    /// Show a guest and its pools
+    /// Show a guest, its limits and shares, and its pools
     #[command(after_help = "Example:\n  tmemctl guest show web")]
     Show {
         /// The guest's name
         name: String,
     },
+    /// Set what a guest may have
+    Limit(LimitArgs),
+    /// Refuse a guest's puts; its gets and flushes work
+    #[command(after_help = "Example:\n  tmemctl guest freeze web")]
+    Freeze {
+        /// The guest's name
+        name: String,
+    },
+    /// Take a guest's puts again
+    #[command(after_help = "Example:\n  tmemctl guest thaw web")]
+    Thaw {
+        /// The guest's name
+        name: String,
+    },
+    /// Take memory from a guest, as far as it is freeable
+    Reclaim(ReclaimArgs),
 }
 
 /// Verbs of `pool`.
@@ -193,6 +231,18 @@ Examples:
   tmemctl stats --guest web
   tmemctl stats --watch 1 -o guest,put,got,get-p50,get-p99")]
 pub struct StatsArgs {
+    /// What to look at, and how often
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Columns to show, in this order
+    #[arg(short = 'o', long, value_name = "COLUMN,…", value_delimiter = ',',
+          value_parser = names(stats::COLUMNS))]
+    pub columns: Vec<String>,
+}
+
+/// Of `stats` and `tier stats`.
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
     /// Only this guest
     #[arg(long, value_name = "NAME")]
     pub guest: Option<String>,
@@ -206,10 +256,6 @@ pub struct StatsArgs {
     /// Leave out the line of headers
     #[arg(long)]
     pub no_headers: bool,
-    /// Columns to show, in this order
-    #[arg(short = 'o', long, value_name = "COLUMN,…", value_delimiter = ',',
-          value_parser = names(stats::COLUMNS))]
-    pub columns: Vec<String>,
 }
 
 /// Accepts the names of `columns`; `--help` lists them with what they mean.

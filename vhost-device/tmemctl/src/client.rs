@@ -13,8 +13,9 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tmem_admin_api::{ErrorAnswer, path};
+use tmem_admin_api::{ErrorAnswer, TaskDetail, path};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
@@ -87,6 +88,29 @@ impl Client {
             body: String::new(),
         };
         self.ask(&request, time, StatusCode::OK)
+    }
+
+    /// Posts `body` to `path`, which begins a task.
+    pub(crate) fn begin(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer<TaskDetail>, Error> {
+        self.post(path, written(body)?)
+    }
+
+    /// Posts `body` to `path`, which changes something at once, and reads what is then.
+    pub(crate) fn change<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer<T>, Error> {
+        let request = Question {
+            method: Method::POST,
+            path,
+            body: written(body)?,
+        };
+        self.ask(&request, ANSWER_TIME_MAX, StatusCode::OK)
     }
 
     /// Posts `body`, or nothing, to `path`, and reads the answer to what was accepted as a `T`.
@@ -168,6 +192,12 @@ impl Client {
         let text = String::from_utf8(bytes.into()).map_err(|source| unreceived(source.into()))?;
         Ok((status, text))
     }
+}
+
+/// JSON; nothing is no body.
+fn written(body: &impl Serialize) -> Result<String, Error> {
+    let text = serde_json::to_string(body).map_err(Error::Request)?;
+    Ok(if text == "null" { String::new() } else { text })
 }
 
 /// Path of one guest.

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tmem_admin_api::{
-    ErrorAnswer, ErrorCode, OperationKind, OperationState, OperationStatus, Schema,
+    ErrorAnswer, OperationKind, OperationState, OperationStatus, Schema, TaskState, TaskStatus,
 };
 
-/// Exit codes; 2, wrong usage, is clap's.
+/// Exit codes.
 pub mod exit {
     /// Done.
     pub const OK: u8 = 0;
     /// The daemon said no, or its answer could not be used.
     pub const FAILED: u8 = 1;
+    /// Wrong usage; mostly clap's.
+    pub const USAGE: u8 = 2;
     /// No daemon answers.
     pub const UNREACHABLE: u8 = 3;
     /// `status` and `daemon show`: the daemon is degraded.
@@ -106,6 +108,34 @@ pub enum Error {
         /// The other one's number.
         id: u64,
     },
+    /// A task ended otherwise than was asked for.
+    #[error("the {} of {} {}{}", .0.kind.as_str(), .0.subject, ended(.0.state), because(.0))]
+    Task(TaskStatus),
+    /// A task's end was not heard of in time.
+    #[error(
+        "the {} of {} has not ended within {seconds} s; last seen: {} %",
+        task.kind.as_str(), task.subject, task.percent()
+    )]
+    TaskDeadline {
+        /// As it was last seen.
+        task: TaskStatus,
+        /// How long it was given.
+        seconds: u64,
+        /// Why nothing newer is known, if the daemon could not be asked.
+        source: Option<Box<Error>>,
+    },
+    /// The worker that knew a task has ended.
+    #[error(
+        "how the {} of {} ends is not known: another worker has followed the one that took it on",
+        task.kind.as_str(), task.subject
+    )]
+    TaskLost {
+        /// As it was last seen.
+        task: TaskStatus,
+    },
+    /// Words that make no request together.
+    #[error("{0}")]
+    Usage(String),
     /// No runtime for the conversation.
     #[error("cannot set up the connection's event loop")]
     Runtime(#[source] io::Error),
@@ -146,6 +176,20 @@ fn unsuccessful(operation: &OperationStatus) -> String {
     text
 }
 
+fn ended(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Cancelled => "was called off",
+        _ => "failed",
+    }
+}
+
+fn because(task: &TaskStatus) -> String {
+    let reason = task.reason.as_ref();
+    reason
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default()
+}
+
 /// An error with `--json`. The same fields as the daemon's own errors, with codes of ours besides.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -164,7 +208,12 @@ impl Error {
             Self::Deadline {
                 source: Some(source),
                 ..
+            }
+            | Self::TaskDeadline {
+                source: Some(source),
+                ..
             } => source.exit_code(),
+            Self::Usage(_) => exit::USAGE,
             _ => exit::FAILED,
         }
     }
@@ -184,20 +233,7 @@ impl Error {
             Self::Unreachable { .. } => "unreachable",
             Self::Timeout { .. } => "timeout",
             Self::Connection { .. } | Self::Body { .. } => "connection_failed",
-            Self::Refused(answer) => match answer.code {
-                ErrorCode::BadRequest => "bad_request",
-                ErrorCode::Forbidden => "forbidden",
-                ErrorCode::NotFound => "not_found",
-                ErrorCode::NoSuchGuest => "no_such_guest",
-                ErrorCode::MethodNotAllowed => "method_not_allowed",
-                ErrorCode::TooLarge => "too_large",
-                ErrorCode::Busy => "busy",
-                ErrorCode::OperationUnderWay => "operation_under_way",
-                ErrorCode::NoKeeper => "no_keeper",
-                ErrorCode::Refused => "refused",
-                ErrorCode::NotServing => "not_serving",
-                ErrorCode::KeeperSilent => "keeper_silent",
-            },
+            Self::Refused(answer) => answer.code.as_str(),
             Self::Status { .. } | Self::Unreadable { .. } => "unreadable_answer",
             Self::Operation(operation) => match operation.state {
                 OperationState::RolledBack => "rolled_back",
@@ -205,6 +241,13 @@ impl Error {
             },
             Self::Deadline { .. } => "deadline",
             Self::Overtaken { .. } => "overtaken",
+            Self::Task(task) => match task.state {
+                TaskState::Cancelled => "task_cancelled",
+                _ => "task_failed",
+            },
+            Self::TaskDeadline { .. } => "deadline",
+            Self::TaskLost { .. } => "task_lost",
+            Self::Usage(_) => "usage",
             Self::Request(_) | Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "local",
         }
     }
@@ -221,6 +264,10 @@ impl Error {
             Self::Deadline { .. } | Self::Overtaken { .. } => {
                 "it may still go on: `tmemctl daemon show` tells"
             }
+            Self::Task(_) | Self::TaskDeadline { .. } | Self::TaskLost { .. } => {
+                "`tmemctl tier show` and `tmemctl guest show` tell how things are"
+            }
+            Self::Usage(_) => "--help shows examples",
             Self::Unreachable { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "run as root, or join the group that the daemon's configuration names for its \

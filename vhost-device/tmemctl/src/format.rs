@@ -15,6 +15,15 @@ pub(crate) fn nanoseconds(ns: u64) -> String {
     scaled(ns, 1000, &["ns", "µs", "ms", "s"])
 }
 
+/// A bandwidth: `25.0 Gbit/s`.
+pub(crate) fn bits_per_second(bits: u64) -> String {
+    scaled(
+        bits,
+        1000,
+        &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"],
+    )
+}
+
 /// `value` in the largest unit that it fills, to a tenth; exact in the smallest.
 fn scaled(value: u64, base: u64, units: &[&str]) -> String {
     let mut scale = 1;

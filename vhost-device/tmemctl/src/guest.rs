@@ -3,12 +3,13 @@
 
 use std::io::Write;
 
-use tmem_admin_api::{Guest, GuestDetail, GuestList, path};
+use tmem_admin_api::{Guest, GuestDetail, GuestList, GuestMemory, path};
 
 use crate::args::GuestListArgs;
 use crate::client::{Client, guest_path};
 use crate::table::{self, Column, Layout, Text, View};
-use crate::{Error, pool};
+use crate::tier::yes;
+use crate::{Error, pool, task};
 
 /// Columns of `guest list`, and lines of `guest show`.
 pub(crate) const COLUMNS: &[Column<Guest>] = &[
@@ -55,6 +56,127 @@ pub(crate) const COLUMNS: &[Column<Guest>] = &[
         cell: |g, view| view.pages(g.same_filled_pages),
     },
     Column {
+        name: "pm",
+        usual: true,
+        help: "size of the held pages that lie in the PM file",
+        cell: |g, view| view.pages(g.pm_pages),
+    },
+    Column {
+        name: "remote",
+        usual: true,
+        help: "size of the held pages that are in the remote tier alone",
+        cell: |g, view| view.pages(g.remote_pages),
+    },
+    Column {
+        name: "frozen",
+        usual: false,
+        help: "whether its puts are refused",
+        cell: |g, _| match &g.memory {
+            Some(memory) if memory.frozen => Text::word("yes").bad(),
+            Some(_) => Text::word("no"),
+            None => Text::word("-"),
+        },
+    },
+    Column {
+        name: "policy",
+        usual: true,
+        help: "its replacement policy, and the seed if it draws lots",
+        cell: |g, _| {
+            Text::word(g.memory.as_ref().map_or_else(
+                || "-".to_owned(),
+                |memory| match memory.policy_seed {
+                    Some(seed) => format!("{} {seed}", memory.policy),
+                    None => memory.policy.clone(),
+                },
+            ))
+        },
+    },
+    Column {
+        name: "weight",
+        usual: false,
+        help: "its part of the DRAM that several guests want",
+        cell: |g, _| told(g, |memory| Text::count(memory.weight)),
+    },
+    Column {
+        name: "dram-cap",
+        usual: false,
+        help: "the most of its pages in DRAM",
+        cell: |g, view| {
+            told(g, |memory| match memory.dram_cap_pages {
+                Some(cap) => view.pages(cap),
+                None => Text::number("none"),
+            })
+        },
+    },
+    Column {
+        name: "floor",
+        usual: false,
+        help: "what it always has room for in DRAM",
+        cell: |g, view| told(g, |memory| view.pages(memory.floor_pages)),
+    },
+    Column {
+        name: "share",
+        usual: false,
+        help: "what it has of DRAM, copies left out",
+        cell: |g, view| told(g, |memory| view.pages(memory.dram_pages)),
+    },
+    Column {
+        name: "entitled",
+        usual: false,
+        help: "what weights, floors and caps entitle it to now",
+        cell: |g, view| told(g, |memory| view.pages(memory.entitled_pages)),
+    },
+    Column {
+        name: "freeable",
+        usual: false,
+        help: "what of DRAM it could be made to give up: the sum of the next three",
+        cell: |g, view| told(g, |memory| view.pages(memory.freeable.total())),
+    },
+    Column {
+        name: "ephemeral",
+        usual: false,
+        help: "of this, ephemeral pages",
+        cell: |g, view| told(g, |memory| view.pages(memory.freeable.ephemeral_pages)),
+    },
+    Column {
+        name: "victims",
+        usual: false,
+        help: "of this, copies of pages that are farther away already",
+        cell: |g, view| told(g, |memory| view.pages(memory.freeable.victim_pages)),
+    },
+    Column {
+        name: "demotable",
+        usual: false,
+        help: "of this, pages that a farther tier has room for",
+        cell: |g, view| told(g, |memory| view.pages(memory.freeable.demotable_pages)),
+    },
+    Column {
+        name: "emulated",
+        usual: false,
+        help: "whether a link of it is emulated",
+        cell: |g, _| told(g, |memory| Text::word(yes(memory.emulated))),
+    },
+    Column {
+        name: "trace",
+        usual: false,
+        help: "where its page trace is being recorded",
+        cell: |g, _| {
+            let trace = g.memory.as_ref().and_then(|memory| memory.trace.as_ref());
+            Text::word(trace.map_or("-", |trace| &trace.path))
+        },
+    },
+    Column {
+        name: "task",
+        usual: false,
+        help: "the reclaim under way, or the last one",
+        cell: |g, _| {
+            let memory = g.memory.as_ref();
+            Text::word(task::in_words(
+                memory.and_then(|memory| memory.task.as_ref()),
+            ))
+        },
+    },
+    Column {
         name: "pools",
         usual: true,
         help: "number of its pools",
@@ -92,6 +214,14 @@ pub(crate) const COLUMNS: &[Column<Guest>] = &[
     },
 ];
 
+/// What is told of a guest's part of the tiers, or a dash where the daemon does not tell.
+fn told(guest: &Guest, cell: impl FnOnce(&GuestMemory) -> Text) -> Text {
+    guest
+        .memory
+        .as_ref()
+        .map_or_else(|| Text::number("-"), cell)
+}
+
 /// All guests, a line each.
 pub(crate) fn list(
     client: &Client,
@@ -119,14 +249,7 @@ pub(crate) fn show(
         return table::print_json(&answer.text, out);
     }
     let GuestDetail { guest, pools, .. } = answer.value;
-    // One value column for words and numbers alike: all to the left.
-    let lines = COLUMNS.iter().map(|column| {
-        vec![
-            Text::word(column.name.replace('-', " ")),
-            (column.cell)(&guest, view).left(),
-        ]
-    });
-    table::print(None, lines.collect(), &[], view, out)?;
+    table::print_properties(COLUMNS, &guest, view, out)?;
     if pools.is_empty() {
         return Ok(());
     }

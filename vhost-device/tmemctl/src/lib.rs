@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! args (clap) ── run ── one module a noun ── client ── Unix socket ── daemon
-//!                          status, daemon, guest, pool, stats
+//!                          status, daemon, guest, pool, tier, link, stats, …
 //!                            │
 //!                          table, format ── stdout          error ── stderr, exit code
 //! ```
@@ -16,34 +16,48 @@
 //! parses the command line.
 
 pub mod args;
+mod changes;
 mod client;
 mod daemon;
 mod error;
 mod format;
 mod guest;
+mod link;
 pub mod manual;
 mod operation;
 mod pool;
+mod quota;
 mod stats;
 mod status;
 mod table;
+mod task;
+mod tier;
+mod tier_stats;
 
 use std::io::{self, Write};
 
 use clap::CommandFactory;
 
-use args::{Cli, DaemonVerb, GuestVerb, PoolVerb, Verb};
+use args::{Cli, DaemonVerb, GuestVerb, PoolVerb, TierVerb, Verb};
 use client::Client;
 pub use error::{Error, exit};
 use operation::Waiting;
 use table::View;
 use tmem_admin_api::DaemonOperation;
 
-/// Does what `cli` asks for, writing data to `out` and errors to `err`. `terminal` says that `out`
-/// is one and that its user has nothing against colours.
+/// What the outputs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terminal {
+    /// Stdout is a terminal, and its user has nothing against colours.
+    pub colours: bool,
+    /// Stderr is a terminal, on which progress is drawn over.
+    pub progress: bool,
+}
+
+/// Does what `cli` asks for, writing data to `out` and errors and progress to `err`.
 ///
 /// Returns the exit code, one of [`exit`].
-pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, terminal: bool) -> u8 {
+pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write, terminal: Terminal) -> u8 {
     let result = dispatch(cli, out, err, terminal).and_then(|code| {
         out.flush().map_err(Error::Output)?;
         Ok(code)
@@ -64,19 +78,23 @@ fn dispatch(
     cli: &Cli,
     out: &mut dyn Write,
     err: &mut dyn Write,
-    terminal: bool,
+    terminal: Terminal,
 ) -> Result<u8, Error> {
     let view = View {
         json: cli.json,
         bytes: cli.bytes,
-        colours: terminal,
+        colours: terminal.colours,
+        progress: terminal.progress,
     };
     let client = || Client::new(&cli.socket);
     match &cli.verb {
         Verb::Status => return status::show(&client()?, view, out),
         Verb::Daemon(verb) => return on_daemon(verb, &client()?, view, out, err),
-        Verb::Guest(GuestVerb::List(table)) => guest::list(&client()?, table, view, out)?,
-        Verb::Guest(GuestVerb::Show { name }) => guest::show(&client()?, name, view, out)?,
+        Verb::Guest(verb) => return on_guest(verb, &client()?, view, out, err),
+        Verb::Tier(verb) => return on_tier(verb, &client()?, view, out, err),
+        Verb::Policy(verb) => quota::policy(&client()?, verb, view, out)?,
+        Verb::Link(verb) => link::run(&client()?, verb, view, out)?,
+        Verb::Trace(verb) => quota::trace(&client()?, verb, view, out)?,
         Verb::Pool(PoolVerb::List(list)) => pool::list(&client()?, list, view, out)?,
         Verb::Stats(stats) => stats::show(&client()?, stats, view, out)?,
         Verb::Completions { shell } => {
@@ -89,6 +107,61 @@ fn dispatch(
         }
     }
     Ok(exit::OK)
+}
+
+fn on_guest(
+    verb: &GuestVerb,
+    client: &Client,
+    view: View,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Error> {
+    match verb {
+        GuestVerb::List(table) => guest::list(client, table, view, out)?,
+        GuestVerb::Show { name } => guest::show(client, name, view, out)?,
+        GuestVerb::Limit(limits) => quota::limit(client, limits, view, out)?,
+        GuestVerb::Freeze { name } => quota::freeze(client, name, view, out)?,
+        GuestVerb::Thaw { name } => quota::thaw(client, name, view, out)?,
+        GuestVerb::Reclaim(args) => {
+            let begun = quota::reclaim(client, args)?;
+            return task::follow(client, begun, args.wait, view, out, err);
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn on_tier(
+    verb: &TierVerb,
+    client: &Client,
+    view: View,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Error> {
+    let (begun, wait) = match verb {
+        TierVerb::List(table) => {
+            tier::list(client, table, view, out)?;
+            return Ok(exit::OK);
+        }
+        TierVerb::Show { name } => {
+            tier::show(client, *name, view, out)?;
+            return Ok(exit::OK);
+        }
+        TierVerb::Stats(args) => {
+            tier_stats::show(client, args, view, out)?;
+            return Ok(exit::OK);
+        }
+        TierVerb::Undrain { name } => {
+            tier::undrain(client, *name, view, out)?;
+            return Ok(exit::OK);
+        }
+        TierVerb::Watermarks(marks) => {
+            tier::watermarks(client, *marks, view, out)?;
+            return Ok(exit::OK);
+        }
+        TierVerb::Resize { name, pages, wait } => (tier::resize(client, *name, *pages)?, wait),
+        TierVerb::Drain { name, wait } => (tier::drain(client, *name)?, wait),
+    };
+    task::follow(client, begun, *wait, view, out, err)
 }
 
 fn on_daemon(

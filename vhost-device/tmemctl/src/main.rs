@@ -9,12 +9,15 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = tmemctl::args::Cli::parse();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colours = io::stdout().is_terminal() && !no_color;
+    let terminal = tmemctl::Terminal {
+        colours: io::stdout().is_terminal() && !no_color,
+        progress: io::stderr().is_terminal(),
+    };
     tmemctl::run(
         &cli,
         &mut io::stdout().lock(),
         &mut io::stderr().lock(),
-        colours,
+        terminal,
     )
     .into()
 }

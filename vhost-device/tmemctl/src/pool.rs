@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use tmem_admin_api::{Pool, PoolLayout, PoolList, path};
+use tmem_admin_api::{HitTier, Pool, PoolLayout, PoolList, path};
 
 use crate::Error;
 use crate::args::PoolListArgs;
@@ -18,6 +18,30 @@ macro_rules! count {
             usual: true,
             help: $help,
             cell: |p, _| Text::count(p.$field),
+        }
+    };
+}
+
+/// A column of pages delivered, by where they were.
+macro_rules! hits {
+    ($name:literal, $tier:ident, $help:literal) => {
+        Column {
+            name: $name,
+            usual: false,
+            help: $help,
+            cell: |p, _| Text::count(p.hits.get(&HitTier::$tier).copied().unwrap_or(0)),
+        }
+    };
+}
+
+/// A column of pages that went from one tier to another.
+macro_rules! moved {
+    ($name:literal, $field:ident, $help:literal) => {
+        Column {
+            name: $name,
+            usual: false,
+            help: $help,
+            cell: |p, _| Text::count(p.tiers.values().map(|tier| tier.$field).sum::<u64>()),
         }
     };
 }
@@ -69,6 +93,8 @@ pub(crate) const COLUMNS: &[Column<Pool>] = &[
         help: "of these, pages in frames",
         cell: |p, _| Text::count(p.frames),
     },
+    count!("pm", pm, "of these, pages in the PM file"),
+    count!("remote", remote, "of these, pages in the remote tier alone"),
     Column {
         name: "size",
         usual: true,
@@ -91,6 +117,25 @@ pub(crate) const COLUMNS: &[Column<Pool>] = &[
         help: "pages left alone because theirs was the newer ticket",
         cell: |p, _| Text::count(p.stale),
     },
+    hits!(
+        "from-index",
+        SameFilled,
+        "of the pages delivered, same-filled ones"
+    ),
+    hits!("from-dram", Dram, "of these, pages that were in DRAM"),
+    hits!(
+        "from-victim",
+        Victim,
+        "of these, pages of which DRAM still had a copy"
+    ),
+    hits!("from-pm", Pm, "of these, pages that were in the PM file"),
+    hits!(
+        "from-remote",
+        Remote,
+        "of these, pages that were in the remote tier"
+    ),
+    moved!("demoted", demoted, "pages that went to a farther tier"),
+    moved!("promoted", promoted, "pages that went to a nearer tier"),
     Column {
         name: "corrupt",
         usual: true,

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `tmemctl stats`: totals, or with `--watch` what changes.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
-use tmem_admin_api::{GuestStats, Histogram, Latency, Op, PageResult, Stats, path};
+use tmem_admin_api::{
+    GuestStats, Histogram, HitTier, Op, PageResult, RefusalReason, Stats, TierCounts, path,
+};
 
-use crate::args::StatsArgs;
+use crate::args::{StatsArgs, WatchArgs};
+use crate::changes::changes;
 use crate::client::{Client, of_guest};
 use crate::table::{self, Column, Layout, Text, View};
 use crate::{Error, format};
@@ -23,12 +25,29 @@ pub(crate) struct Row {
     over_ns: Option<u64>,
 }
 
+/// A count, or how many a second.
+pub(crate) fn count(count: u64, over_ns: Option<u64>) -> Text {
+    match over_ns {
+        Some(ns) => Text::number(format::per_second(count, ns)),
+        None => Text::count(count),
+    }
+}
+
 impl Row {
     fn count(&self, count: u64) -> Text {
-        match self.over_ns {
-            Some(ns) => Text::number(format::per_second(count, ns)),
-            None => Text::count(count),
-        }
+        self::count(count, self.over_ns)
+    }
+
+    fn hits(&self, tier: HitTier) -> u64 {
+        self.stats.hits.get(&tier).copied().unwrap_or(0)
+    }
+
+    fn refused(&self, reason: RefusalReason) -> u64 {
+        self.stats.refused.get(&reason).copied().unwrap_or(0)
+    }
+
+    fn tiers(&self, of: fn(&TierCounts) -> u64) -> u64 {
+        self.stats.tiers.values().map(of).sum()
     }
 
     fn pages(&self, op: Op, results: &[PageResult]) -> u64 {
@@ -53,7 +72,7 @@ impl Row {
 }
 
 /// A latency, or a dash where nothing was measured.
-fn latency(histogram: &Histogram, ns: u64, view: View) -> Text {
+pub(crate) fn latency(histogram: &Histogram, ns: u64, view: View) -> Text {
     if histogram.count == 0 {
         Text::number("-")
     } else {
@@ -69,6 +88,18 @@ macro_rules! count {
             usual: $usual,
             help: $help,
             cell: |$row, _| $row.count($value),
+        }
+    };
+}
+
+/// A column of a part of a count, by a method of the row.
+macro_rules! part {
+    ($name:literal, $method:ident($part:expr), $help:literal) => {
+        Column {
+            name: $name,
+            usual: false,
+            help: $help,
+            cell: |row, _| row.count(row.$method($part)),
         }
     };
 }
@@ -180,6 +211,87 @@ pub(crate) const COLUMNS: &[Column<Row>] = &[
         put.p999_ns
     ),
     latency!("put-max", true, "the longest PUT request", put.max_ns),
+    part!(
+        "from-index",
+        hits(HitTier::SameFilled),
+        "of the pages delivered, same-filled ones"
+    ),
+    part!(
+        "from-dram",
+        hits(HitTier::Dram),
+        "of these, pages that were in DRAM"
+    ),
+    part!(
+        "from-victim",
+        hits(HitTier::Victim),
+        "of these, pages of which DRAM still had a copy"
+    ),
+    part!(
+        "from-pm",
+        hits(HitTier::Pm),
+        "of these, pages that were in the PM file"
+    ),
+    part!(
+        "from-remote",
+        hits(HitTier::Remote),
+        "of these, pages that were in the remote tier"
+    ),
+    count!(
+        "demoted",
+        false,
+        "pages that went to a farther tier",
+        |row| row.tiers(|counts| counts.demoted)
+    ),
+    count!(
+        "promoted",
+        false,
+        "pages that went to a nearer tier",
+        |row| row.tiers(|counts| counts.promoted)
+    ),
+    count!(
+        "evicted",
+        false,
+        "ephemeral pages that were given up to make room",
+        |row| row.tiers(|counts| counts.evicted)
+    ),
+    part!(
+        "over-grant",
+        refused(RefusalReason::OverGrant),
+        "puts refused, because they were beyond the grant"
+    ),
+    part!(
+        "no-room",
+        refused(RefusalReason::NoRoom),
+        "puts refused, because no tier had room"
+    ),
+    part!(
+        "frozen",
+        refused(RefusalReason::Frozen),
+        "puts refused, because the guest was frozen"
+    ),
+    part!(
+        "tier-failed",
+        refused(RefusalReason::TierFailed),
+        "puts refused, because a tier failed"
+    ),
+    Column {
+        name: "queue-p50",
+        usual: false,
+        help: "half of the requests waited no longer for a worker",
+        cell: |row, view| {
+            let waits = &row.stats.stages.queue_wait;
+            latency(waits, waits.p50_ns, view)
+        },
+    },
+    Column {
+        name: "queue-p99",
+        usual: false,
+        help: "99 of 100 requests waited no longer for a worker",
+        cell: |row, view| {
+            let waits = &row.stats.stages.queue_wait;
+            latency(waits, waits.p99_ns, view)
+        },
+    },
     count!("kicks", true, "kicks that woke a queue worker", |row| row
         .stats
         .kicks),
@@ -207,18 +319,36 @@ pub(crate) fn show(
     view: View,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let path = of_guest(path::STATS, args.guest.as_deref());
+    let rows = |stats: &GuestStats, over_ns| {
+        let stats = stats.clone();
+        vec![Row { stats, over_ns }]
+    };
     let layout = Layout::choose(COLUMNS, &args.columns);
+    watch(client, &args.watch, layout, rows, view, out)
+}
+
+/// Shows what `rows` makes of each guest's counters, once, or again and again; then of what changed,
+/// and in how many nanoseconds.
+pub(crate) fn watch<T>(
+    client: &Client,
+    args: &WatchArgs,
+    layout: Layout<T>,
+    rows: impl Fn(&GuestStats, Option<u64>) -> Vec<T>,
+    view: View,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let path = of_guest(path::STATS, args.guest.as_deref());
+    let all = |guests: &[GuestStats], over_ns| -> Vec<T> {
+        let guests = guests.iter();
+        guests.flat_map(|stats| rows(stats, over_ns)).collect()
+    };
     let first = client.get::<Stats>(&path)?;
     let Some(interval) = args.watch else {
         if view.json {
             return table::print_json(&first.text, out);
         }
-        let rows = first.value.guests.into_iter().map(|stats| Row {
-            stats,
-            over_ns: None,
-        });
-        return layout.print(&rows.collect::<Vec<_>>(), !args.no_headers, view, out);
+        let rows = all(&first.value.guests, None);
+        return layout.print(&rows, !args.no_headers, view, out);
     };
 
     let layout = layout.at_least(WATCH_WIDTH_MIN);
@@ -230,7 +360,8 @@ pub(crate) fn show(
             table::print_json(&now.text, out)?;
         } else {
             let headers = !args.no_headers && round % HEADER_EVERY == 0;
-            layout.print(&changes(&now.value, &before), headers, view, out)?;
+            let (changed, over_ns) = changes(&now.value, &before);
+            layout.print(&all(&changed, Some(over_ns)), headers, view, out)?;
             out.flush().map_err(Error::Output)?;
         }
         before = now.value;
@@ -238,112 +369,9 @@ pub(crate) fn show(
     Ok(())
 }
 
-/// A row a guest of what happened between two answers.
-fn changes(now: &Stats, before: &Stats) -> Vec<Row> {
-    // A daemon that has been up for less long than before was restarted: it counts from zero.
-    let restarted = now.uptime_ns < before.uptime_ns;
-    let over_ns = now.uptime_ns - if restarted { 0 } else { before.uptime_ns };
-    now.guests
-        .iter()
-        .map(|stats| {
-            let earlier = before
-                .guests
-                .iter()
-                .find(|b| b.guest == stats.guest && !restarted);
-            let stats = earlier.map_or_else(|| stats.clone(), |earlier| since(stats, earlier));
-            Row {
-                stats,
-                over_ns: Some(over_ns),
-            }
-        })
-        .collect()
-}
-
-fn since(now: &GuestStats, before: &GuestStats) -> GuestStats {
-    GuestStats {
-        guest: now.guest.clone(),
-        pages: nested(&now.pages, &before.pages),
-        requests: nested(&now.requests, &before.requests),
-        malformed: flat(&now.malformed, Some(&before.malformed)),
-        kicks: now.kicks.saturating_sub(before.kicks),
-        calls: now.calls.saturating_sub(before.calls),
-        polls: now.polls.saturating_sub(before.polls),
-        poll_hits: now.poll_hits.saturating_sub(before.poll_hits),
-        connections: now.connections.saturating_sub(before.connections),
-        latency: Latency {
-            get: now.latency.get.since(&before.latency.get),
-            put: now.latency.put.since(&before.latency.put),
-        },
-    }
-}
-
-type Counts<K> = BTreeMap<K, u64>;
-
-fn flat<K: Ord + Clone>(now: &Counts<K>, before: Option<&Counts<K>>) -> Counts<K> {
-    now.iter()
-        .map(|(key, count)| {
-            let earlier = before
-                .and_then(|before| before.get(key))
-                .copied()
-                .unwrap_or(0);
-            (key.clone(), count.saturating_sub(earlier))
-        })
-        .collect()
-}
-
-fn nested<A: Ord + Copy, B: Ord + Copy>(
-    now: &BTreeMap<A, Counts<B>>,
-    before: &BTreeMap<A, Counts<B>>,
-) -> BTreeMap<A, Counts<B>> {
-    now.iter()
-        .map(|(&key, counts)| (key, flat(counts, before.get(&key))))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stats(uptime_ns: u64, puts: u64) -> Stats {
-        let pages = BTreeMap::from([(Op::Put, BTreeMap::from([(PageResult::Ok, puts)]))]);
-        let guest = GuestStats {
-            guest: "web".into(),
-            pages,
-            kicks: puts,
-            ..Default::default()
-        };
-        Stats {
-            uptime_ns,
-            guests: vec![guest],
-            ..Stats::default()
-        }
-    }
-
-    fn puts(rows: &[Row]) -> (u64, Option<u64>) {
-        (rows[0].pages(Op::Put, &[PageResult::Ok]), rows[0].over_ns)
-    }
-
-    #[test]
-    fn changes_are_differences_over_the_daemons_own_time() {
-        let rows = changes(&stats(5_000, 70), &stats(2_000, 50));
-        assert_eq!(puts(&rows), (20, Some(3_000)));
-        assert_eq!(rows[0].stats.kicks, 20);
-    }
-
-    #[test]
-    fn a_restarted_daemon_counts_from_zero() {
-        let rows = changes(&stats(1_000, 7), &stats(9_000, 50));
-        assert_eq!(puts(&rows), (7, Some(1_000)));
-    }
-
-    #[test]
-    fn a_guest_that_is_new_counts_from_zero() {
-        let before = Stats {
-            uptime_ns: 1_000,
-            ..Stats::default()
-        };
-        assert_eq!(puts(&changes(&stats(2_000, 7), &before)), (7, Some(1_000)));
-    }
 
     #[test]
     fn every_column_has_a_name_of_its_own() {

@@ -7,7 +7,7 @@ use tmem_admin_api::{DaemonState, Health, Status, path};
 
 use crate::client::Client;
 use crate::table::{self, Text, View};
-use crate::{Error, daemon, exit, format};
+use crate::{Error, daemon, exit, format, tier};
 
 /// Shows the daemon as a whole. Returns [`exit::DEGRADED`] if it is that.
 pub(crate) fn show(client: &Client, view: View, out: &mut dyn Write) -> Result<u8, Error> {
@@ -45,6 +45,17 @@ fn print(status: &Status, view: View, out: &mut dyn Write) -> Result<(), Error> 
         let guests = format!("{}, {} connected", status.guests, status.connected);
         line("guests", Text::word(guests));
     }
+    if let Some(promises) = status.promises.filter(|_| known) {
+        let mut told = format!(
+            "{} to guests; the tiers hold {}",
+            view.pages(promises.promised_pages).plain(),
+            view.pages(promises.capacity_pages).plain()
+        );
+        if promises.overcommit {
+            told.push_str("; overcommit is allowed");
+        }
+        line("promised", Text::word(told));
+    }
     if status.emulated {
         line(
             "emulated",
@@ -68,10 +79,13 @@ fn print(status: &Status, view: View, out: &mut dyn Write) -> Result<(), Error> 
     heading(out, "Tiers")?;
     let tiers = status.tiers.iter().map(|tier| {
         vec![
-            Text::word(format!("  {}", tier.name)),
+            Text::word(format!("  {}", tier.name.as_str())),
             view.size(tier.used_bytes),
             Text::word("of"),
             view.size(tier.capacity_bytes),
+            Text::word(tier.kind.as_str().replace('_', "-")),
+            tier::state(tier),
+            Text::word(if tier.emulated { "emulated" } else { "" }),
         ]
     });
     table::print(None, tiers.collect(), &[], view, out)?;
@@ -87,7 +101,9 @@ fn print(status: &Status, view: View, out: &mut dyn Write) -> Result<(), Error> 
     };
     let lines = vec![
         counted("in frames", pages.frames, "4096 bytes each"),
-        counted("same-filled", pages.same_filled, "no frame"),
+        counted("in the PM file", pages.pm, ""),
+        counted("remote", pages.remote, ""),
+        counted("same-filled", pages.same_filled, "in the index alone"),
         counted("held", pages.held, ""),
     ];
     table::print(None, lines, &[], view, out)?;
@@ -102,7 +118,11 @@ fn print(status: &Status, view: View, out: &mut dyn Write) -> Result<(), Error> 
         ]
     };
     let lines = vec![
-        sized("frames", memory.frames_bytes, "hold pages"),
+        sized(
+            "frames",
+            memory.frames_bytes,
+            "hold pages, or copies of pages that are farther away",
+        ),
         sized(
             "idle frames",
             memory.idle_frames_bytes,

@@ -23,6 +23,8 @@ pub(crate) struct View {
     pub(crate) bytes: bool,
     /// Colours may be used.
     pub(crate) colours: bool,
+    /// Stderr is a terminal, on which progress can be drawn over.
+    pub(crate) progress: bool,
 }
 
 impl View {
@@ -88,6 +90,11 @@ impl Text {
             right: false,
             ..self
         }
+    }
+
+    /// Without colour and alignment.
+    pub(crate) fn plain(&self) -> &str {
+        &self.text
     }
 
     /// Sets it in a little.
@@ -208,6 +215,23 @@ impl<T> Layout<T> {
         });
         print(head, body, &self.widths_min, view, out)
     }
+}
+
+/// Prints all of `columns` of one row, a property a line.
+pub(crate) fn print_properties<T>(
+    columns: &[Column<T>],
+    row: &T,
+    view: View,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    // One value column for words and numbers alike: all to the left.
+    let lines = columns.iter().map(|column| {
+        vec![
+            Text::word(column.name.replace('-', " ")),
+            (column.cell)(row, view).left(),
+        ]
+    });
+    print(None, lines.collect(), &[], view, out)
 }
 
 /// Prints lines of cells under a head, if there is one. Columns that `widths_min` names are at least

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use clap::Parser;
 use serde_json::{Value, json};
 use tmem_admin_api::{DaemonState, DaemonStatus, OperationKind, OperationState, OperationStatus};
+use tmemctl::Terminal;
 use tmemctl::args::Cli;
 use vhost_device_tmem::admin::{Access, Limits, Server};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{AdminSource, RequestError};
+use vhost_device_tmem::{AdminSource, RequestError, TierAdmin, TierError};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;
@@ -101,7 +102,7 @@ fn run(socket: &Path, arguments: &[&str]) -> Ran {
     let socket = ["tmemctl", "--socket", socket.to_str().unwrap()];
     let cli = Cli::try_parse_from(socket.iter().chain(arguments)).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = tmemctl::run(&cli, &mut out, &mut err, false);
+    let code = tmemctl::run(&cli, &mut out, &mut err, Terminal::default());
     Ran {
         code,
         out: String::from_utf8(out).unwrap(),

@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
+use tmemctl::Terminal;
 use tmemctl::args::Cli;
 use vhost_device_tmem::admin::{Access, Limits, METRICS, Server, bind};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{AdminSource, RequestError};
+use vhost_device_tmem::{AdminSource, RequestError, TierAdmin, TierError};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;
@@ -70,7 +71,11 @@ fn run(socket: &Path, arguments: &[&str], colours: bool) -> Ran {
     let socket = ["tmemctl", "--socket", socket.to_str().unwrap()];
     let cli = Cli::try_parse_from(socket.iter().chain(arguments)).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = tmemctl::run(&cli, &mut out, &mut err, colours);
+    let terminal = Terminal {
+        colours,
+        progress: false,
+    };
+    let code = tmemctl::run(&cli, &mut out, &mut err, terminal);
     Ran {
         code,
         out: String::from_utf8(out).unwrap(),
@@ -173,7 +178,7 @@ fn columns_are_shown_as_asked() {
         "pages,id",
         "--no-headers",
     ]);
-    assert_eq!(ran.out, "1300  0\n 200  7\n");
+    assert_eq!(ran.out, "2000  0\n 200  7\n");
     let ran = daemon.run(&["guest", "list", "--columns", "name", "-o", "socket"]);
     assert_eq!(
         ran.out
@@ -361,6 +366,13 @@ fn completions_and_man_pages_are_written_for_every_visible_verb() {
         "tmemctl-guest-show.1",
         "tmemctl-pool-list.1",
         "tmemctl-stats.1",
+        "tmemctl-guest-limit.1",
+        "tmemctl-guest-reclaim.1",
+        "tmemctl-tier-drain.1",
+        "tmemctl-tier-watermarks.1",
+        "tmemctl-policy-set.1",
+        "tmemctl-link-fault.1",
+        "tmemctl-trace-start.1",
         "tmemctl.bash",
         "_tmemctl",
         "tmemctl.fish",
@@ -393,6 +405,17 @@ fn the_book_shows_what_is_printed() {
         "guest-show.txt",
         "pool-list.txt",
         "stats-watch.txt",
+        "tier-list.txt",
+        "tier-show.txt",
+        "tier-stats.txt",
+        "tier-drain.txt",
+        "guest-limit.txt",
+        "guest-reclaim.txt",
+        "policy-list.txt",
+        "link-show.txt",
+        "link-set.txt",
+        "trace-stop.txt",
+        "status-overcommitted.txt",
     ] {
         let printed = fs::read_to_string(root.join("tests/golden").join(name)).unwrap();
         assert!(
@@ -402,7 +425,14 @@ fn the_book_shows_what_is_printed() {
     }
     let mut command = Cli::command();
     command.build();
-    for noun_and_verb in [&["guest", "list"][..], &["pool", "list"], &["stats"]] {
+    for noun_and_verb in [
+        &["guest", "list"][..],
+        &["pool", "list"],
+        &["stats"],
+        &["tier", "list"],
+        &["tier", "stats"],
+        &["link", "show"],
+    ] {
         let verb = noun_and_verb.iter().fold(&command, |command, name| {
             command.find_subcommand(name).unwrap()
         });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which kernels the suites offer, and what each lacks.
+//! Which kernels the suites offer, what each lacks, and which one the user asks for.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,62 @@ use crate::mirror::{Stanza, field};
 const IMAGE: &str = "linux-image-";
 const HEADERS: &str = "linux-headers-";
 const FLAVOUR: &str = "-cloud-amd64";
+
+/// Names a kernel to commands that have no `--kernel`, such as the tests.
+pub(crate) const VARIABLE: &str = "TMEM_KERNEL";
+/// The series that tests have gone through many times. In guests of little memory, newer ones were seen
+/// to call the OOM killer while most of the swap area was free.
+const PROVEN: &str = "7.2";
+/// So many other kernels are named when one fails.
+const NAMED: usize = 4;
+
+/// The kernel that a user asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    name: String,
+    /// How it was said, for messages.
+    pub(crate) said: String,
+}
+
+impl Wish {
+    /// The option goes before the variable; an empty variable is none.
+    pub(crate) fn new(option: Option<&str>, variable: Option<String>) -> Option<Self> {
+        if let Some(name) = option {
+            return Some(Self {
+                name: name.to_owned(),
+                said: format!("--kernel {name}"),
+            });
+        }
+        let name = variable.filter(|name| !name.is_empty())?;
+        Some(Self {
+            said: format!("{VARIABLE}={name}"),
+            name,
+        })
+    }
+
+    /// Whether `candidate` is the one.
+    pub(crate) fn means(&self, candidate: &Candidate) -> bool {
+        candidate.is(&self.name)
+    }
+}
+
+/// How to come by another kernel than `release`, in words.
+pub(crate) fn advice(all: &[Candidate], release: &str) -> String {
+    let others: Vec<&str> = all
+        .iter()
+        .filter(|other| other.release != release && other.missing().is_none())
+        .map(|other| other.release.as_str())
+        .take(NAMED)
+        .collect();
+    let offered = match others.is_empty() {
+        true => "the suites have no other with image, headers and source".to_owned(),
+        false => format!("the suites also have {}", others.join(", ")),
+    };
+    format!(
+        "Another is chosen with --kernel RELEASE, or with {VARIABLE}=RELEASE in the environment \
+         where a command has no such option; {offered}"
+    )
+}
 
 /// A release that some package of the suites belongs to.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +109,18 @@ impl Candidate {
         .contains(&wanted)
     }
 
+    /// It is of the series that is proven.
+    fn is_proven(&self) -> bool {
+        let rest = self.release.strip_prefix(PROVEN);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    }
+
+    /// Why it is passed over for one of the proven series, in words.
+    pub(crate) fn not_proven(&self) -> String {
+        let release = &self.release;
+        format!("{release}: series {PROVEN} is the proven one; {VARIABLE}={release} takes it")
+    }
+
     /// The packages to unpack, `name=version` each, without the source.
     pub(crate) fn binary_packages(&self) -> Vec<String> {
         let headers = format!("{HEADERS}{}", self.release);
@@ -79,6 +147,25 @@ pub(crate) fn upstream(release: &str) -> &str {
 /// The rest of it: +deb13-cloud-amd64.
 pub(crate) fn local_version(release: &str) -> &str {
     &release[upstream(release).len()..]
+}
+
+/// All of them, those of the proven series before others.
+pub(crate) fn proven_first(all: &[Candidate]) -> Vec<&Candidate> {
+    let mut order: Vec<&Candidate> = all.iter().collect();
+    order.sort_by_key(|candidate| !candidate.is_proven());
+    order
+}
+
+/// The complete ones that are newer than `chosen`, and of no proven series as it is.
+pub(crate) fn unproven_before<'a>(
+    all: &'a [Candidate],
+    chosen: &Candidate,
+) -> impl Iterator<Item = &'a Candidate> {
+    let newer = all
+        .iter()
+        .take_while(|other| other.release != chosen.release);
+    let proven = chosen.is_proven();
+    newer.filter(move |other| proven && !other.is_proven() && other.missing().is_none())
 }
 
 fn order(release: &str) -> Vec<u32> {
@@ -223,6 +310,70 @@ mod tests {
             all[2].missing().as_deref(),
             Some("no linux-source-7.2 of version 7.2.9-1")
         );
+    }
+
+    #[test]
+    fn proven_series_goes_before_a_newer_one() {
+        let candidate = |release: &str| Candidate {
+            release: release.to_owned(),
+            image: vec!["image".to_owned()],
+            headers: true,
+            source: true,
+            ..Candidate::default()
+        };
+        let all = ["7.20.1+x", "7.3.4+x", "7.2.12+x", "7.2.9+x", "6.12+x"].map(candidate);
+        let order = proven_first(&all);
+        let order: Vec<&str> = order.iter().map(|of| of.release.as_str()).collect();
+        assert_eq!(
+            order,
+            ["7.2.12+x", "7.2.9+x", "7.20.1+x", "7.3.4+x", "6.12+x"]
+        );
+        let passed: Vec<&str> = unproven_before(&all, &all[2])
+            .map(|of| of.release.as_str())
+            .collect();
+        assert_eq!(passed, ["7.20.1+x", "7.3.4+x"]);
+        // Where there is none of the series, the newest is taken without a word.
+        assert_eq!(proven_first(&all[..2])[0].release, "7.20.1+x");
+        assert_eq!(unproven_before(&all, &all[1]).count(), 0);
+    }
+
+    #[test]
+    fn option_goes_before_the_variable_and_an_empty_variable_is_none() {
+        let said = |option, variable: Option<&str>| {
+            Wish::new(option, variable.map(str::to_owned)).map(|wish| wish.said)
+        };
+        assert_eq!(
+            said(Some("7.3.4"), Some("7.2.12")).as_deref(),
+            Some("--kernel 7.3.4")
+        );
+        assert_eq!(
+            said(None, Some("7.2.12")).as_deref(),
+            Some("TMEM_KERNEL=7.2.12")
+        );
+        assert_eq!(said(None, Some("")), None);
+        assert_eq!(said(None, None), None);
+    }
+
+    #[test]
+    fn advice_names_only_other_kernels_that_are_complete() {
+        let candidate = |release: &str, source| Candidate {
+            release: release.to_owned(),
+            image: vec![format!("{IMAGE}{release}")],
+            headers: true,
+            source,
+            ..Candidate::default()
+        };
+        let all = [
+            candidate("7.3.4-cloud", true),
+            candidate("7.2.13-cloud", false),
+            candidate("7.2.12-cloud", true),
+        ];
+        let text = advice(&all, "7.3.4-cloud");
+        assert!(text.contains("--kernel RELEASE"), "{text}");
+        assert!(text.contains("TMEM_KERNEL=RELEASE"), "{text}");
+        assert!(text.ends_with("also have 7.2.12-cloud"), "{text}");
+        let text = advice(&all[..1], "7.3.4-cloud");
+        assert!(text.ends_with("no other with image, headers and source"));
     }
 
     #[test]

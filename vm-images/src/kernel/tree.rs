@@ -16,12 +16,13 @@ use crate::run;
 use crate::toolchain::{self, Toolchain};
 
 /// Counted up when the way the tree is made changes.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// The compiler of Debian's kernel, by the name that its configuration was written with.
 pub(crate) const CC: &str = "CC=x86_64-linux-gnu-gcc-14";
 
-/// Large parts of the source that neither `prepare` nor a module build reads.
+/// Large parts of the source that neither `prepare` nor a module build reads, as patterns of paths
+/// from the top of the tree. A `*` matches slashes too.
 const LEFT_OUT: &[&str] = &[
     "drivers/*.c",
     "drivers/gpu/drm/amd/*.h",
@@ -71,12 +72,12 @@ fn prepare(
     toolchain::unpack_all(&packages, &debs, &log, &mut step)?;
     let tree = folder.join("tree");
     fs::create_dir_all(&tree).context("create folder", &tree)?;
-    let left_out: String = LEFT_OUT
-        .iter()
-        .map(|pattern| format!(" --exclude='{pattern}'"))
-        .collect();
-    let archive = format!("/output/usr/src/{}.tar.xz", candidate.source_package());
-    let unpack = format!("tar -xf {archive} -C /kernel --strip-components=1{left_out}");
+    let package = candidate.source_package();
+    let archive = format!("/output/usr/src/{package}.tar.xz");
+    let left_out = left_out(&package);
+    let mut unpack = vec!["tar", "-xf", &archive, "-C", "/kernel"];
+    unpack.push("--strip-components=1");
+    unpack.extend(left_out.iter().map(String::as_str));
     let binds = [
         Bind {
             host: &tree,
@@ -87,7 +88,7 @@ fn prepare(
             inside: "/output",
         },
     ];
-    let mut command = toolchain.command(&binds, &["sh", "-ec", &unpack]);
+    let mut command = toolchain.command(&binds, &unpack);
     run::logged(
         &mut command,
         "Unpacking the kernel's source",
@@ -122,6 +123,23 @@ fn prepare(
     let symbols = check_symbols(&tree, release)?;
     step.done(&format!("{symbols} Rust symbols as in Debian's kernel"));
     Ok(())
+}
+
+/// What tells tar to leave parts out of the archive of `package`, whose top folder has that name.
+fn left_out(package: &str) -> Vec<String> {
+    // Of itself, tar takes a pattern for the end of a path as well: `net/*.c` would be
+    // rust/helpers/net/, too, which is needed.
+    let mut options = vec![
+        "--anchored".to_owned(),
+        "--wildcards".to_owned(),
+        "--wildcards-match-slash".to_owned(),
+    ];
+    options.extend(
+        LEFT_OUT
+            .iter()
+            .map(|pattern| format!("--exclude={package}/{pattern}")),
+    );
+    options
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -207,6 +225,52 @@ mod tests {
         0x00000000\t_RNvB_6kernel\tvmlinux\tEXPORT_SYMBOL_GPL\t\n\
         0x00000000\t_RNvC_3drv\tdrivers/x/x\tEXPORT_SYMBOL_GPL\t\n\
         0x00000000\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n";
+
+    #[test]
+    fn parts_are_left_out_at_the_top_of_the_tree_and_nowhere_else() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (top, to) = (dir.path().join("linux-source-9.9"), dir.path().join("tree"));
+        let kept = [
+            "rust/helpers/net/genetlink.c",
+            "rust/helpers/drivers/bus.c",
+            "tools/lib/api/fs/fs.c",
+            "fs/Kconfig",
+            "net/core/sock.h",
+            "scripts/Documentation/head.rst",
+        ];
+        let dropped = [
+            "net/socket.c",
+            "net/core/sock.c",
+            "fs/ext4/super.c",
+            "drivers/gpu/drm/amd/include/regs.h",
+            "tools/testing/selftests/Makefile",
+            "arch/arm/boot/dts/board.dts",
+        ];
+        for name in kept.iter().chain(&dropped) {
+            let path = top.join(name);
+            fs::create_dir_all(path.parent().expect("has a folder")).expect("create folder");
+            fs::write(path, name).expect("write");
+        }
+        fs::create_dir(&to).expect("create folder");
+        let tar = |arguments: &[&str]| {
+            let done = std::process::Command::new("tar")
+                .current_dir(dir.path())
+                .args(arguments)
+                .status();
+            assert!(done.expect("start tar").success(), "{arguments:?}");
+        };
+        tar(&["-cf", "source.tar", "linux-source-9.9"]);
+        let options = left_out("linux-source-9.9");
+        let mut unpack = vec!["-xf", "source.tar", "-C", "tree", "--strip-components=1"];
+        unpack.extend(options.iter().map(String::as_str));
+        tar(&unpack);
+        for name in kept {
+            assert!(to.join(name).exists(), "{name} is missing");
+        }
+        for name in dropped {
+            assert!(!to.join(name).exists(), "{name} is not left out");
+        }
+    }
 
     #[test]
     fn same_hashes_are_counted() {

@@ -21,8 +21,14 @@ pub(crate) struct Settings {
     pub(crate) grant_pages: u64,
     pub(crate) queue_pairs: u16,
     pub(crate) poll_us: u32,
+    /// Memory for pages, in KiB; enough for all grants without it.
+    pub(crate) dram_kib: Option<u64>,
     /// Further lines of the `[daemon]` table.
     pub(crate) daemon: String,
+    /// Further tables; `FOLDER` in them is the daemon's folder.
+    pub(crate) tables: String,
+    /// Further lines of each guest's table.
+    pub(crate) guest: String,
     /// A folder of programs, removed at the end.
     pub(crate) programs: Option<PathBuf>,
     /// The service manager's socket.
@@ -36,7 +42,10 @@ impl Default for Settings {
             grant_pages: 1 << 14,
             queue_pairs: 2,
             poll_us: 20,
+            dram_kib: None,
             daemon: String::new(),
+            tables: String::new(),
+            guest: String::new(),
             programs: None,
             manager: None,
         }
@@ -58,21 +67,25 @@ impl Host {
 
     pub(crate) fn start(settings: &Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let dram = settings.grant_pages * settings.guests as u64 * 4 + 4096;
+        let enough = settings.grant_pages * settings.guests as u64 * 4 + 4096;
+        let dram = settings.dram_kib.unwrap_or(enough);
+        let place = folder.path().display().to_string();
+        let tables = settings.tables.replace("FOLDER", &place);
         let mut toml = format!(
-            "[daemon]\ndram = \"{dram}KiB\"\npoll_us = {}\nadmin_socket = {:?}\n{}\n",
+            "[daemon]\ndram = \"{dram}KiB\"\npoll_us = {}\nadmin_socket = {:?}\n{}\n{tables}\n",
             settings.poll_us,
             folder.path().join("admin.sock"),
-            settings.daemon,
+            settings.daemon.replace("FOLDER", &place),
         );
         for guest in 0..settings.guests {
             write!(
                 toml,
                 "[[guest]]\nname = \"vm{guest}\"\nsocket = {:?}\ngrant = \"{}KiB\"\n\
-                 queue_pairs = {}\n",
+                 queue_pairs = {}\n{}\n",
                 socket(folder.path(), guest),
                 settings.grant_pages * 4,
-                settings.queue_pairs
+                settings.queue_pairs,
+                settings.guest,
             )
             .unwrap();
         }
@@ -140,7 +153,7 @@ impl Host {
         self.settings.programs.as_deref().unwrap()
     }
 
-    fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 

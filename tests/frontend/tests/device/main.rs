@@ -20,4 +20,5 @@ mod oracle;
 mod pages;
 mod replaced;
 mod semantics;
+mod tiers;
 mod vanish;

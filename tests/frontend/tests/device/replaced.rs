@@ -26,7 +26,7 @@ const TAGS: [u64; 4] = [11, 12, 13, 14];
 const MANY: usize = 150;
 
 /// One exchange with the admin API; nothing if the worker that should answer is killed meanwhile.
-fn ask(host: &Host, method: &str, path: &str, body: &str) -> Option<String> {
+pub(crate) fn ask(host: &Host, method: &str, path: &str, body: &str) -> Option<String> {
     let mut stream = UnixStream::connect(host.admin()).unwrap();
     let length = body.len();
     let request = format!(

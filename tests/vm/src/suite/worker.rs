@@ -2,7 +2,7 @@
 //! The daemon's worker is killed, replaced and stopped under a guest that swaps: the guest waits,
 //! and notices nothing else.
 
-mod scene;
+pub(super) mod scene;
 
 use super::Figure;
 use crate::bench::{Bench, Figures, QUICK, settled};

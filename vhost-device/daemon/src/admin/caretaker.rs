@@ -55,6 +55,7 @@ impl AdminSource for Caretaker {
             reasons,
             emulated: false,
             tiers: Vec::new(),
+            promises: None,
             pages: PageTotals::default(),
             memory: Memory::default(),
             guests: 0,

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The Prometheus text: one table of names, and one function that fills them.
 
-use std::fmt::{self, Write};
+mod text;
+mod tiers;
 
-use tmem_admin_api::{DaemonState, DaemonStatus, EndCause, GuestStats, Health, Histogram, Op};
+use tmem_admin_api::{DaemonState, DaemonStatus, EndCause, GuestStats, Health, Op};
 
 use crate::status::AdminSource;
+use text::{Seconds, Text};
 
 /// A metric family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +66,31 @@ metrics! {
     EMULATED Gauge "tmem_emulated" "1: a tier's latency or bandwidth is emulated.";
     TIER_CAPACITY Gauge "tmem_tier_capacity_bytes" "What fits into a tier.";
     TIER_USED Gauge "tmem_tier_used_bytes" "What pages take of a tier.";
+    TIER_FREE Gauge "tmem_tier_free_bytes" "What pages could still take of a tier.";
+    TIER_IN_USE Gauge "tmem_tier_in_use" "1: a tier takes pages; 0: it is drained, being drained, or failed.";
+    TIER_PAGES Gauge "tmem_tier_pages" "Pages in a tier, by kind: persistent, ephemeral, victim (copies of pages that are farther away).";
+    TIER_PROMISED Gauge "tmem_tier_promised_pages" "Pages of a tier that are promised to guests.";
+    TIER_MARK Gauge "tmem_tier_watermark_ratio" "Free part of a tier at which pages begin (low) and cease (high) to leave it.";
+    TIER_EMULATED Gauge "tmem_tier_emulated" "1: a tier's latency or bandwidth is emulated.";
+    TIER_ERRORS Counter "tmem_tier_errors_total" "Failures of a tier: I/O errors, pages that failed their checksum.";
+    PROMISED Gauge "tmem_promised_pages" "Pages promised to all guests together.";
+    CAPACITY Gauge "tmem_capacity_pages" "Pages that the tiers in use hold together.";
+    OVERCOMMIT Gauge "tmem_overcommit" "1: the administrator allowed to promise more than the tiers hold.";
     RESIDENT Gauge "tmem_resident_bytes" "Resident memory, by what it holds; the parts add up to all of it.";
     RESIDENT_PEAK Gauge "tmem_resident_peak_bytes" "The most memory that was ever resident.";
     CONNECTED Gauge "tmem_guest_connected" "1: a VMM is connected.";
     GRANT Gauge "tmem_guest_grant_pages" "Pages of persistent pools that the guest is promised room for.";
-    HELD Gauge "tmem_guest_pages" "Pages held for the guest, by kind: frame (4096 bytes) or same_filled (none).";
+    HELD Gauge "tmem_guest_pages" "Pages held for the guest, by kind: frame (in DRAM), same_filled (in the index alone), pm, remote.";
+    FROZEN Gauge "tmem_guest_frozen" "1: the guest's puts are refused.";
+    DRAM_CAP Gauge "tmem_guest_dram_cap_pages" "The most of the guest's pages that may be in DRAM; absent without a cap.";
+    WEIGHT Gauge "tmem_guest_weight" "The guest's part of the DRAM that several guests want.";
+    FLOOR Gauge "tmem_guest_floor_pages" "Pages that the guest always has room for in DRAM.";
+    SHARE Gauge "tmem_guest_dram_pages" "Pages of the guest in DRAM, copies left out.";
+    ENTITLED Gauge "tmem_guest_entitled_pages" "Pages of DRAM that weights, floors and caps entitle the guest to.";
+    VICTIMS Gauge "tmem_guest_victim_pages" "Copies in DRAM of pages of the guest that are farther away.";
+    FREEABLE Gauge "tmem_guest_freeable_pages" "Pages that the guest could be made to give up, by kind: ephemeral, victim, demotable.";
+    POLICY Gauge "tmem_guest_policy" "Always 1; label policy is the guest's replacement policy.";
+    GUEST_EMULATED Gauge "tmem_guest_emulated" "1: a link of the guest is emulated.";
     POOL_PAGES Gauge "tmem_pool_pages" "Pages held in a pool.";
     POOL_EVICTED Counter "tmem_pool_evicted_total" "Pages that an ephemeral pool gave up to make room.";
     PUT Counter "tmem_put_total" "Pages put, by result.";
@@ -83,28 +105,31 @@ metrics! {
     CONNECTIONS Counter "tmem_connections_total" "Times that a VMM connected.";
     GET_LATENCY Histogram "tmem_get_latency_seconds" "GET requests, from taken off the ring to given back.";
     PUT_LATENCY Histogram "tmem_put_latency_seconds" "PUT requests, from taken off the ring to given back.";
+    HITS Counter "tmem_hits_total" "Pages delivered, by the tier that they were in.";
+    REFUSED Counter "tmem_refused_total" "Puts that were refused, by reason.";
+    TIER_PUT Counter "tmem_tier_put_total" "Pages that a tier was to take, by result.";
+    TIER_GET Counter "tmem_tier_get_total" "Pages that a tier was to give, by result.";
+    TIER_FLUSH Counter "tmem_tier_flush_total" "Pages that a tier was to forget, by result.";
+    DEMOTED Counter "tmem_demoted_total" "Pages that left a tier for a farther one.";
+    PROMOTED Counter "tmem_promoted_total" "Pages that left a tier for a nearer one.";
+    EVICTED Counter "tmem_evicted_total" "Ephemeral pages that a tier gave up to make room.";
+    CHECKSUM Counter "tmem_checksum_errors_total" "Pages that failed their checksum in a tier.";
+    QUEUE_WAIT Histogram "tmem_queue_wait_seconds" "From a request's arrival to a worker's taking it up.";
+    TIER_TIME Histogram "tmem_tier_time_seconds" "What a tier took for a page, its link left out.";
+    LINK_WAIT Histogram "tmem_link_wait_seconds" "What a tier's emulated link added, by direction.";
+    POOL_TIER_PAGES Gauge "tmem_pool_tier_pages" "Pages of a pool in a tier.";
+    POOL_HITS Counter "tmem_pool_hits_total" "Pages of a pool delivered, by the tier that they were in.";
+    POOL_TIER Counter "tmem_pool_tier_total" "Pages of a pool that a tier was asked about, by operation and result.";
+    POOL_MOVED Counter "tmem_pool_moved_total" "Pages of a pool that left a tier, by way: demoted, promoted, evicted.";
+    LINK_LATENCY Gauge "tmem_link_latency_seconds" "What an emulated link's latency is set to; label guest is empty for that of all guests.";
+    LINK_BANDWIDTH Gauge "tmem_link_bandwidth_bits_per_second" "What an emulated link's bandwidth is set to; absent without a limit.";
+    LINK_FLOOR Gauge "tmem_link_floor_seconds" "The lowest latency that can be emulated here, by calibration.";
+    LINK_TRANSFERS Counter "tmem_link_transfers_total" "Transfers over a link.";
+    LINK_BYTES Counter "tmem_link_bytes_total" "Bytes transferred over a link.";
+    LINK_OVERRUNS Counter "tmem_link_overruns_total" "Transfers that were late beyond the link model's tolerance.";
+    LINK_ERROR Histogram "tmem_link_error_seconds" "How much later transfers ended than they should have.";
+    LINK_FAULTS Counter "tmem_link_faults_total" "Transfers that were made to go wrong, by fault.";
 }
-
-/// Edges of the latency buckets: the edge in nanoseconds, and as it is written, in seconds.
-const EDGES: &[(u64, &str)] = &[
-    (500, "5e-7"),
-    (1_000, "1e-6"),
-    (2_000, "2e-6"),
-    (5_000, "5e-6"),
-    (10_000, "1e-5"),
-    (20_000, "2e-5"),
-    (50_000, "5e-5"),
-    (100_000, "1e-4"),
-    (200_000, "2e-4"),
-    (500_000, "5e-4"),
-    (1_000_000, "1e-3"),
-    (2_000_000, "2e-3"),
-    (5_000_000, "5e-3"),
-    (10_000_000, "1e-2"),
-    (100_000_000, "1e-1"),
-    (1_000_000_000, "1"),
-    (10_000_000_000, "1e1"),
-];
 
 /// Operations that forget pages.
 const FLUSHES: &[Op] = &[Op::Flush, Op::FlushObject, Op::FlushPool];
@@ -132,6 +157,8 @@ pub(super) fn render(source: &dyn AdminSource) -> String {
             [
                 ("frame", g.frame_pages),
                 ("same_filled", g.same_filled_pages),
+                ("pm", g.pm_pages),
+                ("remote", g.remote_pages),
             ]
             .map(|(kind, pages)| ([("guest", &*g.name), ("kind", kind)], pages))
         }),
@@ -144,12 +171,20 @@ pub(super) fn render(source: &dyn AdminSource) -> String {
     counters(&mut text, &stats);
     text.histograms(
         GET_LATENCY,
-        stats.iter().map(|s| (&*s.guest, &s.latency.get)),
+        stats
+            .iter()
+            .map(|s| ([("guest", &*s.guest)], &s.latency.get)),
     );
     text.histograms(
         PUT_LATENCY,
-        stats.iter().map(|s| (&*s.guest, &s.latency.put)),
+        stats
+            .iter()
+            .map(|s| ([("guest", &*s.guest)], &s.latency.put)),
     );
+    tiers::guests(&mut text, &guests);
+    tiers::counters(&mut text, &stats);
+    tiers::pools(&mut text, source, &guests);
+    tiers::links(&mut text, source);
     text.0
 }
 
@@ -160,20 +195,7 @@ fn daemon(text: &mut Text, source: &dyn AdminSource) {
     text.family(HEALTHY, [([], u64::from(status.health == Health::Ok))]);
     processes(text, &status.daemon);
     text.family(EMULATED, [([], u64::from(status.emulated))]);
-    text.family(
-        TIER_CAPACITY,
-        status
-            .tiers
-            .iter()
-            .map(|t| ([("tier", &*t.name)], t.capacity_bytes)),
-    );
-    text.family(
-        TIER_USED,
-        status
-            .tiers
-            .iter()
-            .map(|t| ([("tier", &*t.name)], t.used_bytes)),
-    );
+    tiers::tiers(text, &status);
     let m = &status.memory;
     let parts = [
         ("frames", m.frames_bytes),
@@ -224,30 +246,6 @@ fn processes(text: &mut Text, daemon: &DaemonStatus) {
             })
         }),
     );
-}
-
-/// A time, written in seconds without loss.
-struct Seconds {
-    ns: u64,
-}
-
-impl Seconds {
-    const fn of_ms(ms: u64) -> Self {
-        Self {
-            ns: ms.saturating_mul(1_000_000),
-        }
-    }
-}
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{:09}",
-            self.ns / 1_000_000_000,
-            self.ns % 1_000_000_000
-        )
-    }
 }
 
 fn pools<'a>(text: &mut Text, source: &dyn AdminSource, guests: impl Iterator<Item = &'a str>) {
@@ -330,96 +328,4 @@ fn counters(text: &mut Text, stats: &[GuestStats]) {
     plain(POLLS, |s| s.polls);
     plain(POLL_HITS, |s| s.poll_hits);
     plain(CONNECTIONS, |s| s.connections);
-}
-
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    /// Writes a family's head and its samples. A family without samples still has its head, so
-    /// that the text always shows every name.
-    fn family<'a, const N: usize>(
-        &mut self,
-        metric: Metric,
-        samples: impl IntoIterator<Item = ([(&'a str, &'a str); N], impl fmt::Display)>,
-    ) {
-        self.head(metric);
-        for (labels, value) in samples {
-            self.sample(metric.name, "", &labels, value);
-        }
-    }
-
-    /// Writes a family of histograms, one a guest. A bucket of ours counts under the first edge
-    /// that is not below its own.
-    fn histograms<'a>(
-        &mut self,
-        metric: Metric,
-        histograms: impl Iterator<Item = (&'a str, &'a Histogram)>,
-    ) {
-        self.head(metric);
-        for (guest, histogram) in histograms {
-            for &(edge, written) in EDGES {
-                let below = histogram.buckets.iter().filter(|b| b.upper_ns <= edge);
-                let labels = [("guest", guest), ("le", written)];
-                self.sample(
-                    metric.name,
-                    "_bucket",
-                    &labels,
-                    below.map(|b| b.count).sum::<u64>(),
-                );
-            }
-            let labels = [("guest", guest), ("le", "+Inf")];
-            self.sample(metric.name, "_bucket", &labels, histogram.count);
-            let sum = Seconds {
-                ns: histogram.sum_ns,
-            };
-            self.sample(metric.name, "_sum", &labels[..1], sum);
-            self.sample(metric.name, "_count", &labels[..1], histogram.count);
-        }
-    }
-
-    fn head(&mut self, Metric { name, kind, help }: Metric) {
-        self.write(format_args!(
-            "# HELP {name} {help}\n# TYPE {name} {}\n",
-            kind.as_str()
-        ));
-    }
-
-    fn sample(
-        &mut self,
-        name: &str,
-        suffix: &str,
-        labels: &[(&str, &str)],
-        value: impl fmt::Display,
-    ) {
-        self.write(format_args!("{name}{suffix}"));
-        for (at, (label, text)) in labels.iter().enumerate() {
-            let opening = if at == 0 { "{" } else { "," };
-            self.write(format_args!("{opening}{label}=\"{}\"", Escaped(text)));
-        }
-        let closing = if labels.is_empty() { "" } else { "}" };
-        self.write(format_args!("{closing} {value}\n"));
-    }
-
-    fn write(&mut self, arguments: fmt::Arguments<'_>) {
-        // Writing to a String cannot fail.
-        let _ = self.0.write_fmt(arguments);
-    }
-}
-
-/// A label's value with what the text format reserves escaped.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '\\' => f.write_str("\\\\")?,
-                '"' => f.write_str("\\\"")?,
-                '\n' => f.write_str("\\n")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
 }

@@ -15,7 +15,8 @@
 //!
 //! - [`access`](self::Access): who may ask, and the two questions to the kernel behind it.
 //! - [`connection`](self::Limits): accepting, limits, refusals.
-//! - `router`: paths to answers. `operations`: those of a restart and an upgrade. `metrics`: the
+//! - `router`: paths to answers. `operations`: those of a restart and an upgrade. `tiers`, `quotas`,
+//!   `links`: what changes tiers, guests and links; `body` reads what they are sent. `metrics`: the
 //!   Prometheus text and its table of names.
 //! - [`bind`]: the socket file.
 //! - [`Caretaker`]: the source of a daemon that has failed and serves no guest.
@@ -25,14 +26,18 @@
 //! folder of its own program and those that its configuration names, no other.
 
 mod access;
+mod body;
 mod caretaker;
 mod connection;
+mod links;
 mod metrics;
 mod operations;
+mod quotas;
 mod router;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;

@@ -17,8 +17,12 @@ use tmem_admin_api::{
     UpgradeRequest, path,
 };
 
+use super::body::read;
 use super::router::{Failure, Source};
 use crate::status::RequestError;
+
+/// What an upgrade takes.
+const HINT: &str = "send no body, or `{\"binary\": PATH}` with an absolute path";
 
 pub(super) fn router() -> Router<Source> {
     Router::new()
@@ -46,11 +50,12 @@ async fn upgrade(
     State(source): State<Source>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<OperationAccepted>), Failure> {
-    let UpgradeRequest { binary } = read(body)?;
+    let UpgradeRequest { binary } = read(body, HINT)?;
     if let Some(path) = &binary
         && !Path::new(path).is_absolute()
     {
-        return Err(bad_body(format!("{path:?} is not an absolute path")));
+        let message = format!("{path:?} is not an absolute path");
+        return Err(Failure::bad_request(message, HINT));
     }
     begin(&source, &DaemonOperation::Upgrade { binary })
 }
@@ -59,28 +64,6 @@ async fn restart(
     State(source): State<Source>,
 ) -> Result<(StatusCode, Json<OperationAccepted>), Failure> {
     begin(&source, &DaemonOperation::Restart)
-}
-
-/// Reads the body, whatever its content type says, so that `curl -d` works as it is.
-fn read(body: Result<Bytes, BytesRejection>) -> Result<UpgradeRequest, Failure> {
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Failure::too_large(),
-        _ => bad_body(error.body_text()),
-    })?;
-    if body.is_empty() {
-        return Ok(UpgradeRequest::default());
-    }
-    serde_json::from_slice(&body)
-        .map_err(|error| bad_body(format!("cannot read the body: {error}")))
-}
-
-fn bad_body(message: String) -> Failure {
-    Failure(
-        StatusCode::BAD_REQUEST,
-        ErrorCode::BadRequest,
-        message,
-        "send no body, or `{\"binary\": PATH}` with an absolute path",
-    )
 }
 
 fn begin(

@@ -17,7 +17,7 @@ use tmem_admin_api::{
     Stats, Status, path,
 };
 
-use super::{metrics, operations};
+use super::{links, metrics, operations, quotas, tiers};
 use crate::status::AdminSource;
 
 /// The largest body that is put up with: a path of the longest kind, escaped, in a little JSON.
@@ -31,6 +31,9 @@ pub(super) fn router(source: Source) -> Router {
         .route(&format!("{}/{{name}}", path::GUESTS), get(guest))
         .route(path::POOLS, get(pools))
         .route(path::STATS, get(stats))
+        .merge(tiers::router())
+        .merge(quotas::router())
+        .merge(links::router())
         .route_layer(middleware::from_fn_with_state(Arc::clone(&source), serving));
     Router::new()
         .route(path::STATUS, get(status))
@@ -67,7 +70,7 @@ impl IntoResponse for Failure {
 }
 
 impl Failure {
-    fn no_such_guest(name: &str) -> Self {
+    pub(super) fn no_such_guest(name: &str) -> Self {
         Self(
             StatusCode::NOT_FOUND,
             ErrorCode::NoSuchGuest,
@@ -76,7 +79,7 @@ impl Failure {
         )
     }
 
-    fn bad_query(message: String) -> Self {
+    pub(super) fn bad_query(message: String) -> Self {
         Self(
             StatusCode::BAD_REQUEST,
             ErrorCode::BadRequest,
@@ -90,7 +93,7 @@ impl Failure {
             StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::TooLarge,
             format!("the request has a body of more than {BODY_BYTES_MAX} bytes"),
-            "send none, or for an upgrade `{\"binary\": PATH}`",
+            "send none, or what the path takes; the page about tmemctl says what that is",
         )
     }
 }
@@ -147,8 +150,13 @@ async fn guest(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<GuestDetail>, Failure> {
     let Path(name) = name.map_err(|error| Failure::bad_query(error.body_text()))?;
-    let found = source.guest(&name).zip(source.pools(&name));
-    let (guest, pools) = found.ok_or_else(|| Failure::no_such_guest(&name))?;
+    guest_detail(&source, &name)
+}
+
+/// A guest and its pools.
+pub(super) fn guest_detail(source: &Source, name: &str) -> Result<Json<GuestDetail>, Failure> {
+    let found = source.guest(name).zip(source.pools(name));
+    let (guest, pools) = found.ok_or_else(|| Failure::no_such_guest(name))?;
     Ok(Json(GuestDetail {
         schema: Schema,
         guest,
@@ -216,8 +224,9 @@ async fn no_such_path(uri: Uri) -> Failure {
         StatusCode::NOT_FOUND,
         ErrorCode::NotFound,
         format!("this API has no path {:?}", uri.path()),
-        "paths are /v1/status, /v1/guests, /v1/guests/NAME, /v1/pools, /v1/stats, /v1/daemon, \
-         /v1/daemon/operation, /v1/daemon/restart, /v1/daemon/upgrade, /metrics",
+        "paths are /v1/status, /v1/guests, /v1/guests/NAME, /v1/pools, /v1/stats, /v1/tiers, \
+         /v1/tiers/NAME, /v1/tasks, /v1/tasks/ID, /v1/policies, /v1/links, /v1/daemon, \
+         /v1/daemon/operation, /metrics, and those that take a POST",
     )
 }
 
@@ -230,6 +239,6 @@ async fn no_such_method(request: Request) -> Failure {
             request.method(),
             request.uri().path()
         ),
-        "use GET, or POST for /v1/daemon/restart and /v1/daemon/upgrade",
+        "use GET to look, POST to change; the page about tmemctl says which paths change what",
     )
 }

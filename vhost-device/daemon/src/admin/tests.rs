@@ -3,6 +3,7 @@
 
 mod fake;
 mod operations;
+mod tiering;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Access, Limits, METRICS, MetricKind, Server, bind};
 use crate::sandbox::Mode;
-use crate::status::{AdminSource, RequestError};
+use crate::status::{AdminSource, RequestError, TierAdmin, TierError};
 use fake::FakeSource;
 
 struct Daemon {
@@ -88,6 +89,11 @@ fn every_answer_has_the_schema_number() {
         web,
         "/v1/pools",
         "/v1/stats",
+        "/v1/tiers",
+        "/v1/tiers/pm",
+        "/v1/tasks",
+        "/v1/policies",
+        "/v1/links",
         "/v1/daemon",
         "/v1/daemon/operation",
     ] {
@@ -322,6 +328,32 @@ fn every_metric_is_described_and_has_its_samples() {
         "tmem_pause_max_seconds 0.203000000",
         "tmem_sandbox_layer{process=\"keeper\",layer=\"seccomp\"} 1",
         "tmem_sandbox_layer{process=\"worker\",layer=\"namespaces\"} 0",
+        "tmem_tier_pages{tier=\"dram\",kind=\"victim\"} 64",
+        "tmem_tier_in_use{tier=\"remote\"} 1",
+        "tmem_tier_emulated{tier=\"remote\"} 1",
+        "tmem_tier_watermark_ratio{tier=\"dram\",mark=\"low\"} 0.05",
+        "tmem_overcommit 0",
+        "tmem_guest_dram_cap_pages{guest=\"web\"} 131072",
+        "tmem_guest_weight{guest=\"a \\\"b\\\"/c\"} 100",
+        "tmem_guest_freeable_pages{guest=\"web\",kind=\"ephemeral\"} 200",
+        "tmem_guest_policy{guest=\"web\",policy=\"s3-fifo\"} 1",
+        "tmem_hits_total{guest=\"web\",tier=\"victim\"} 100",
+        "tmem_refused_total{guest=\"web\",reason=\"over_grant\"} 2",
+        "tmem_tier_get_total{guest=\"web\",tier=\"pm\",result=\"corrupt\"} 1",
+        "tmem_tier_put_total{guest=\"web\",tier=\"remote\",result=\"ok\"} 300",
+        "tmem_demoted_total{guest=\"web\",tier=\"dram\"} 900",
+        "tmem_promoted_total{guest=\"web\",tier=\"pm\"} 100",
+        "tmem_checksum_errors_total{guest=\"web\",tier=\"pm\"} 1",
+        "tmem_tier_time_seconds_bucket{guest=\"web\",tier=\"pm\",le=\"1e-5\"} 1300",
+        "tmem_link_wait_seconds_count{guest=\"web\",tier=\"remote\",direction=\"in\"} 300",
+        "tmem_queue_wait_seconds_count{guest=\"web\"} 16000",
+        "tmem_pool_tier_pages{guest=\"web\",pool=\"0\",kind=\"persistent\",tier=\"pm\"} 500",
+        "tmem_pool_tier_total{guest=\"web\",pool=\"0\",tier=\"pm\",op=\"get\",result=\"ok\"} 400",
+        "tmem_pool_moved_total{guest=\"web\",pool=\"7\",tier=\"dram\",way=\"evicted\"} 40",
+        "tmem_link_latency_seconds{tier=\"remote\",guest=\"\",direction=\"in\"} 0.000005000",
+        "tmem_link_bandwidth_bits_per_second{tier=\"remote\",guest=\"\",direction=\"in\"} 25000000000",
+        "tmem_link_overruns_total{tier=\"remote\",guest=\"\",direction=\"in\"} 2",
+        "tmem_link_faults_total{tier=\"remote\",guest=\"\",direction=\"in\",fault=\"stall\"} 1",
     ] {
         assert!(
             text.lines().any(|have| have == line),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 use clap::Parser;
+use tmem_admin_api::{Durability, LinkDirection, TierName};
 
 use super::*;
 
@@ -185,4 +186,269 @@ fn packaged_file_is_a_configuration() {
     let text = include_str!("../../../../packaging/tmem.toml");
     let config = Config::from_toml(text).unwrap();
     assert!(!config.guests.is_empty());
+}
+
+/// The file above with tiers, and guests' parts of them.
+fn tiered() -> String {
+    let tiers = r#"
+    [dram]
+    max = "2GiB"
+    low_watermark = "3%"
+    high_watermark = "8%"
+
+    [pm]
+    path = "/var/lib/tmem/pm"
+    size = "8GiB"
+    durability = "host"
+    keep_over_reboot = true
+
+    [remote]
+    size = "4GiB"
+
+    [link.remote]
+    in = "latency=5us bandwidth=25Gbit/s"
+    out = "latency=6us"
+
+    [[guest]]
+    name = "vm2"
+    socket = "/run/tmem/vm2.sock"
+    grant = "10GiB"
+    dram_cap = "512MiB"
+    weight = 400
+    floor = "64MiB"
+    policy = "random"
+    policy_seed = 7
+
+    [guest.link.pm]
+    in = "latency_ns=900"
+    "#;
+    let daemon = "poll_us = 9\n    trace_dir = \"/var/lib/tmem/traces\"";
+    let file = FILE.replacen("admin_socket", &format!("{daemon}\n    admin_socket"), 1);
+    format!("{file}{tiers}")
+}
+
+fn tiered_error(from: &str, to: &str) -> String {
+    let text = tiered();
+    assert!(text.contains(from), "{from}");
+    let error = Config::from_toml(&text.replacen(from, to, 1)).unwrap_err();
+    let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+#[test]
+fn tiers_and_guests_parts_of_them_are_read_in_pages() {
+    let config = Config::from_toml(&tiered()).unwrap();
+    assert_eq!(
+        (config.dram_frames, config.dram_frames_max()),
+        (1 << 18, 1 << 19)
+    );
+    let marks = config.dram.watermarks;
+    assert_eq!((marks.low_percent, marks.high_percent), (3, 8));
+    let pm = config.pm.as_ref().unwrap();
+    assert_eq!(
+        (pm.path.as_path(), pm.pages),
+        (Path::new("/var/lib/tmem/pm"), 8 << 18)
+    );
+    assert!(pm.keep_over_reboot && pm.durability == Durability::Host);
+    assert_eq!(config.remote.as_ref().unwrap().pages, 4 << 18);
+    assert_eq!(config.tier_pages(), (1 + 8 + 4) << 18);
+    assert_eq!(
+        config.trace_dir.as_deref(),
+        Some(Path::new("/var/lib/tmem/traces"))
+    );
+    let ways: Vec<_> = config
+        .links
+        .iter()
+        .map(|link| (link.tier, link.direction))
+        .collect();
+    let remote = TierName::Remote;
+    assert_eq!(
+        ways,
+        [(remote, LinkDirection::In), (remote, LinkDirection::Out)]
+    );
+    assert_eq!(config.links[1].text, "latency=6us");
+    let limits = &config.guests[2].limits;
+    assert_eq!(limits.dram_cap_pages, Some(512 << 8));
+    assert_eq!((limits.weight, limits.floor_pages), (400, 64 << 8));
+    assert_eq!(
+        (limits.policy.as_deref(), limits.policy_seed),
+        (Some("random"), Some(7))
+    );
+    assert_eq!(limits.links[0].text, "latency_ns=900");
+    assert_eq!(
+        config.guests[0].limits,
+        GuestLimits::default(),
+        "not told, not limited"
+    );
+    assert!(!config.overcommit);
+}
+
+#[test]
+fn a_configuration_travels_between_processes() {
+    let config = Config::from_toml(&tiered()).unwrap();
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+    // A keeper that knows no tiers starts a worker that does.
+    let mut older = serde_json::to_value(Config::from_toml(FILE).unwrap()).unwrap();
+    let fields = older.as_object_mut().unwrap();
+    for new in ["dram", "pm", "remote", "links", "overcommit", "trace_dir"] {
+        assert!(fields.remove(new).is_some(), "{new}");
+    }
+    for guest in fields["guests"].as_array_mut().unwrap() {
+        guest.as_object_mut().unwrap().remove("limits");
+    }
+    let read: Config = serde_json::from_value(older).unwrap();
+    assert_eq!(read, Config::from_toml(FILE).unwrap());
+}
+
+#[test]
+fn the_size_of_dram_is_given_once_in_either_place() {
+    let elsewhere = FILE.replacen("dram = \"1GiB\"", "", 1) + "[dram]\nsize = \"1GiB\"";
+    let config = Config::from_toml(&elsewhere).unwrap();
+    assert_eq!(config.dram_frames, 1 << 18);
+    assert_eq!(
+        config.dram_frames_max(),
+        1 << 18,
+        "it cannot grow unless told"
+    );
+    assert!(tiered_error("max = \"2GiB\"", "size = \"2GiB\"").contains("twice"));
+    assert!(changed("dram = \"1GiB\"", "").contains("nowhere"));
+    assert!(tiered_error("max = \"2GiB\"", "max = \"512MiB\"").contains("1024 MiB"));
+}
+
+#[test]
+fn watermarks_are_percentages_with_a_distance() {
+    for bad in ["5", "101%", "5.5%", "-1%", "%", "91%"] {
+        let text = tiered_error("\"3%\"", &format!("{bad:?}"));
+        assert!(text.contains("dram.low_watermark"), "{bad}: {text}");
+    }
+    let text = tiered_error("\"3%\"", "\"8%\"");
+    assert!(text.contains("dram.high_watermark = \"8%\""), "{text}");
+    let alone = |key: &str, value: &str| {
+        let text = format!("{FILE}[dram]\n{key} = {value:?}");
+        let marks = Config::from_toml(&text).unwrap().dram.watermarks;
+        (marks.low_percent, marks.high_percent)
+    };
+    assert_eq!(alone("low_watermark", "3%"), (3, 10));
+    assert_eq!(alone("low_watermark", "20%"), (20, 40));
+    assert_eq!(alone("high_watermark", "4%"), (2, 4));
+    assert_eq!(alone("high_watermark", "10%"), (5, 10), "the usual");
+}
+
+#[test]
+fn what_makes_no_sense_of_a_tier_is_named() {
+    for (from, to, said) in [
+        ("\"8GiB\"", "\"8GB\"", "pm.size"),
+        ("size = \"4GiB\"", "size = \"0B\"", "remote.size"),
+        ("\"host\"", "\"ever\"", "`process` or `host`"),
+        (
+            "durability = \"host\"",
+            "",
+            "needs pm.durability = \"host\"",
+        ),
+        (
+            "\"/var/lib/tmem/pm\"",
+            "\"pm\"",
+            "pm.path = pm is not an absolute path",
+        ),
+        ("\"/var/lib/tmem/traces\"", "\"t\"", "daemon.trace_dir"),
+        (
+            "[remote]\n    size = \"4GiB\"",
+            "",
+            "add a section [remote]",
+        ),
+        ("[guest.link.pm]", "[guest.link.dram]", "dram"),
+        (
+            "latency=6us",
+            "latency=6parsec",
+            "link.remote.out is not what a link can be set to",
+        ),
+        ("latency=6us", " ", "link.remote.out is empty"),
+        ("latency_ns=900", "fast", "guest[2].link.pm.in"),
+        ("latency_ns=900", "local_npages=9", "use dram_cap"),
+        ("weight = 400", "weight = 0", "1 to 10000"),
+        ("weight = 400", "weight = 10001", "guest[2].weight"),
+        (
+            "\"64MiB\"",
+            "\"513MiB\"",
+            "guest[2].floor is above the guest's dram_cap",
+        ),
+        ("\"64MiB\"", "\"1KiB\"", "guest[2].floor"),
+        ("policy = \"random\"", "policy = \"lifo\"", "s3-fifo"),
+        (
+            "policy = \"random\"",
+            "",
+            "guest[2].policy_seed is given without a policy",
+        ),
+    ] {
+        let text = tiered_error(from, to);
+        assert!(text.contains(said), "{from} -> {to}: {text}");
+    }
+}
+
+#[test]
+fn floors_must_fit_into_dram() {
+    let text = tiered().replacen("dram_cap = \"512MiB\"", "", 1);
+    let fits = text.replacen("\"64MiB\"", "\"1GiB\"", 1);
+    assert!(Config::from_toml(&fits).is_ok());
+    let error = error(&text.replacen("\"64MiB\"", "\"1025MiB\"", 1));
+    assert!(
+        error.contains("The floors add up") && error.contains("1025 MiB"),
+        "{error}"
+    );
+}
+
+#[test]
+fn grants_must_fit_into_all_tiers_unless_overcommitted() {
+    let larger = tiered().replacen("\"10GiB\"", "\"13GiB\"", 1);
+    let text = error(&larger);
+    assert!(text.contains("overcommit = true"), "{text}");
+    assert!(text.contains("14080 MiB"), "{text}");
+    let overcommitted = larger.replacen("poll_us = 9", "overcommit = true", 1);
+    let config = Config::from_toml(&overcommitted).unwrap();
+    assert!(config.overcommit && config.promised_pages() > config.tier_pages());
+}
+
+#[test]
+fn a_cap_may_be_nothing() {
+    let text = tiered().replacen("\"512MiB\"\n    weight", "\"0B\"\n    weight", 1);
+    let text = text.replacen("floor = \"64MiB\"", "", 1);
+    let config = Config::from_toml(&text).unwrap();
+    assert_eq!(config.guests[2].limits.dram_cap_pages, Some(0));
+}
+
+/// The keys that serde takes in `section`, as its error about an unknown one lists them.
+fn keys_of(section: &str) -> Vec<String> {
+    let error = error(&format!("{section}\nno_such_key = 1"));
+    let (_, list) = error.split_once("expected ").unwrap();
+    let words = list.split('`').skip(1).step_by(2);
+    words.map(String::from).collect()
+}
+
+#[test]
+fn every_key_is_in_the_book_and_in_the_packaged_file() {
+    let book = include_str!("../../../../docs/running.md");
+    let packaged = include_str!("../../../../packaging/tmem.toml");
+    for (section, least) in [
+        ("[daemon]", 12),
+        ("[dram]", 4),
+        ("[pm]\npath = \"/x\"\nsize = \"1GiB\"", 4),
+        ("[remote]\nsize = \"1GiB\"", 1),
+        ("[link.pm]", 2),
+        ("[link]", 2),
+        ("[[guest]]", 9),
+    ] {
+        let keys = keys_of(section);
+        assert!(keys.len() >= least, "{section}: {keys:?}");
+        for key in keys {
+            assert!(
+                book.contains(&key),
+                "docs/running.md lacks {key} of {section}"
+            );
+            assert!(
+                packaged.contains(&key),
+                "packaging/tmem.toml lacks {key} of {section}"
+            );
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //! The requests of one ring that were taken and are not used yet.
 //!
 //! The vhost-user crate has no such table. It is what stopping a ring waits for: GET_VRING_BASE
-//! answers an index, and every request before it must have been used.
+//! answers an index, and every request before it must have been used. Requests are used in the order
+//! in which they were taken, but for those that were deferred.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +25,17 @@ pub struct Inflight {
 
 #[derive(Debug)]
 struct Table {
+    /// To be used in this order.
     heads: VecDeque<u16>,
+    /// To be used in any order.
+    deferred: Vec<u16>,
     generation: u64,
+}
+
+impl Table {
+    fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.deferred.is_empty()
+    }
 }
 
 /// Which life of the ring a request belongs to.
@@ -37,6 +47,7 @@ impl Default for Inflight {
         Self {
             table: Mutex::new(Table {
                 heads: VecDeque::with_capacity(TAKE_MAX),
+                deferred: Vec::new(),
                 generation: 0,
             }),
             empty: Condvar::new(),
@@ -79,7 +90,44 @@ impl Inflight {
         Some(published)
     }
 
-    /// Removes all requests, which have been put back into the ring. Returns how many.
+    /// Lets the others pass the oldest request, which has this head and which `note` notes. False, and
+    /// nothing happens, if it is not the oldest, somebody gave up waiting for it, or it is not noted.
+    pub fn defer(&self, generation: Generation, head: u16, note: impl FnOnce() -> bool) -> bool {
+        let mut table = self.table.lock();
+        if table.generation != generation.0 || table.heads.front() != Some(&head) || !note() {
+            return false;
+        }
+        table.heads.pop_front();
+        table.deferred.push(head);
+        true
+    }
+
+    /// Removes a deferred request; otherwise as [`Inflight::finish`].
+    pub fn finish_deferred<T>(
+        &self,
+        generation: Generation,
+        head: u16,
+        publish: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let mut table = self.table.lock();
+        let at = table.deferred.iter().position(|of| *of == head)?;
+        if table.generation != generation.0 {
+            return None;
+        }
+        let published = publish();
+        table.deferred.swap_remove(at);
+        self.wake(&table);
+        Some(published)
+    }
+
+    /// Enters requests that a dead worker had deferred.
+    pub fn adopt(&self, heads: &[u16]) -> Generation {
+        let mut table = self.table.lock();
+        table.deferred = heads.to_vec();
+        Generation(table.generation)
+    }
+
+    /// Removes all requests but deferred ones, which have been put back into the ring. Returns how many.
     pub fn put_back(&self, generation: Generation) -> u16 {
         let mut table = self.table.lock();
         if table.generation != generation.0 {
@@ -93,21 +141,25 @@ impl Inflight {
     }
 
     /// Waits until every request is used or put back, at most for `deadline`; what is left then is
-    /// given up, and will not be used. Returns the heads given up. The ring must not be ready.
-    pub fn drain(&self, deadline: Duration) -> Vec<u16> {
+    /// given up, and will not be used. Returns how many that are, and of them deferred ones. The ring
+    /// must not be ready.
+    pub fn drain(&self, deadline: Duration) -> (usize, usize) {
         let mut table = self.table.lock();
         self.draining.store(true, Ordering::Relaxed);
         self.empty
-            .wait_while_for(&mut table, |table| !table.heads.is_empty(), deadline);
+            .wait_while_for(&mut table, |table| !table.is_empty(), deadline);
         self.draining.store(false, Ordering::Relaxed);
-        if !table.heads.is_empty() {
+        if !table.is_empty() {
             table.generation += 1;
         }
-        table.heads.drain(..).collect()
+        let left = (table.heads.len(), table.deferred.len());
+        table.heads.clear();
+        table.deferred.clear();
+        left
     }
 
     fn wake(&self, table: &Table) {
-        if self.draining() && table.heads.is_empty() {
+        if self.draining() && table.is_empty() {
             self.empty.notify_all();
         }
     }
@@ -122,7 +174,7 @@ mod tests {
     #[test]
     fn an_empty_table_drains_at_once() {
         let inflight = Inflight::default();
-        assert!(inflight.drain(Duration::ZERO).is_empty());
+        assert_eq!(inflight.drain(Duration::ZERO), (0, 0));
         assert!(!inflight.draining());
     }
 
@@ -139,7 +191,7 @@ mod tests {
         }
         assert_eq!(inflight.finish(generation, 1, || 7), Some(7));
         assert_eq!(inflight.put_back(generation), 1);
-        assert!(waiter.join().unwrap().is_empty());
+        assert_eq!(waiter.join().unwrap(), (0, 0));
         assert_eq!(inflight.finish(generation, 0, || 7), Some(7));
     }
 
@@ -147,11 +199,29 @@ mod tests {
     fn what_misses_the_deadline_is_never_used() {
         let inflight = Inflight::default();
         let generation = inflight.take([3, 5].into_iter());
-        assert_eq!(inflight.drain(Duration::ZERO), [3, 5]);
+        assert_eq!(inflight.drain(Duration::ZERO), (2, 0));
         // The worker comes late; the ring's next life is not touched.
         let next = inflight.take([7].into_iter());
         assert_eq!(inflight.finish(generation, 1, || 7), None);
         assert_eq!(inflight.put_back(generation), 0);
         assert_eq!(inflight.put_back(next), 1);
+    }
+
+    #[test]
+    fn a_deferred_request_lets_others_pass_and_is_waited_for() {
+        let inflight = Inflight::default();
+        let generation = inflight.take([3, 5, 7].into_iter());
+        assert!(!inflight.defer(generation, 5, || true), "3 is the oldest");
+        assert!(!inflight.defer(generation, 3, || false), "it is not noted");
+        assert!(inflight.defer(generation, 3, || true));
+        assert_eq!(inflight.finish(generation, 1, || 5), Some(5));
+        assert_eq!(inflight.put_back(generation), 1, "the deferred one stays");
+        assert_eq!(inflight.finish_deferred(generation, 7, || ()), None);
+        assert_eq!(inflight.finish_deferred(generation, 3, || ()), Some(()));
+        assert_eq!(inflight.finish_deferred(generation, 3, || ()), None);
+        assert_eq!(inflight.drain(Duration::ZERO), (0, 0));
+        let adopted = inflight.adopt(&[9]);
+        assert_eq!(inflight.drain(Duration::ZERO), (0, 1));
+        assert_eq!(inflight.finish_deferred(adopted, 9, || ()), None);
     }
 }

@@ -13,11 +13,14 @@
 //!
 //! Start reading at [`Device::handle_event`], then [`worker`], then [`request`].
 
+mod batch;
 pub mod config_space;
 pub mod control;
+mod deferred;
 pub mod event;
 pub mod inflight;
 pub mod poll;
+pub mod record;
 pub mod request;
 pub mod ring;
 pub mod worker;
@@ -48,11 +51,14 @@ use crate::connection::fence;
 use crate::limits::{DRAIN_DEADLINE, TAKE_MAX};
 use crate::metrics::GuestMetrics;
 use crate::sandbox::{self, ThreadKind};
+use crate::tiers::paths::{Paths, Ways};
+use crate::tiers::traces::GuestTrace;
+use batch::Batch;
 use event::Events;
 use request::Chain;
 use request::serve::Served;
 use ring::{Memory, Ring};
-use worker::{Batch, Context, Pair, PairWorker};
+use worker::{Context, Pair, PairWorker};
 
 /// The features of every virtio device, and nothing of its own: some VMMs drop such bits.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
@@ -67,6 +73,8 @@ pub struct Station {
     pub guest: Arc<Guest>,
     /// Its counters.
     pub metrics: GuestMetrics,
+    /// The trace of its pages, if one is recorded.
+    pub(crate) trace: GuestTrace,
     workers: Vec<Mutex<PairWorker>>,
     control: Mutex<Chain>,
     poll_us: u32,
@@ -76,12 +84,26 @@ impl Station {
     /// A guest with as many queue pairs as there are `engines`, whose workers poll at most `poll_us`.
     #[must_use]
     pub fn new(guest: Arc<Guest>, engines: Vec<tmem_pages::Worker>, poll_us: u32) -> Self {
+        Self::with_paths(guest, engines, poll_us, &Arc::default())
+    }
+
+    /// The same, whose gets wait for emulated links.
+    pub(crate) fn with_paths(
+        guest: Arc<Guest>,
+        engines: Vec<tmem_pages::Worker>,
+        poll_us: u32,
+        paths: &Arc<Paths>,
+    ) -> Self {
         let workers: Vec<_> = engines
             .into_iter()
             .enumerate()
-            .map(|(pair, engine)| Mutex::new(PairWorker::new(pair, engine, poll_us)))
+            .map(|(pair, engine)| {
+                let ways = Ways::new(paths, guest.name());
+                Mutex::new(PairWorker::with_ways(pair, engine, poll_us, ways))
+            })
             .collect();
         Self {
+            trace: GuestTrace::new(workers.len()),
             guest,
             metrics: GuestMetrics::new(u16::try_from(workers.len()).unwrap_or(u16::MAX)),
             workers,
@@ -208,6 +230,7 @@ impl Device {
             guest: &self.station.guest,
             metrics: &self.station.metrics,
             memory: &self.memory,
+            trace: &self.station.trace,
             ending: &|| self.ending.load(Ordering::Relaxed),
             over: &|| self.over.load(Ordering::Relaxed),
         });
@@ -422,12 +445,13 @@ impl VhostUserBackend for Device {
             .flatten();
         // A ring that no worker has met has nothing in flight.
         if let Some(ring) = ring {
-            let left = ring.drain(DRAIN_DEADLINE);
-            if left != 0 {
+            let (left, lost) = ring.drain(DRAIN_DEADLINE);
+            if left + lost != 0 {
                 tracing::error!(
                     guest = self.name(),
                     queue = queue_index,
                     left,
+                    lost,
                     "requests were not finished in time and went back into their ring"
                 );
             }

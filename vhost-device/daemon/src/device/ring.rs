@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Error as QueueError, QueueOwnedT, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::inflight::{Generation, Inflight};
+use super::record::{RingRecord, next_record};
 use super::request::Malformed;
 
 /// The guest's memory, which the front-end may replace at any time.
@@ -38,6 +40,11 @@ struct Shared {
     broken: AtomicBool,
     /// The ring goes on after another back-end, which may have died before it interrupted the driver.
     resumed: AtomicBool,
+    /// Where deferred requests are noted, if any can be.
+    record: Option<RingRecord>,
+    /// Requests that a dead worker had deferred, until they are taken up.
+    adopted: Mutex<Option<(Generation, Vec<u16>)>>,
+    has_adopted: AtomicBool,
 }
 
 /// Where to look, without any lock, for a request that was made available.
@@ -156,6 +163,69 @@ impl Ring {
         }
     }
 
+    /// Lets others pass the oldest request, which has this head. False if it cannot be; then it has to be
+    /// finished in its turn.
+    #[must_use]
+    pub fn defer(&self, generation: Generation, head: u16) -> bool {
+        let state = self.vring.get_mut();
+        let used_ring = state.get_queue().used_ring();
+        // Without a record nobody comes after this process.
+        let record = self.shared.record.as_ref();
+        let note = || record.is_none_or(|record| record.defer(used_ring, head));
+        self.shared.inflight.defer(generation, head, note)
+    }
+
+    /// Gives a deferred request back to the driver; otherwise as [`Ring::finish`]. `published` is called
+    /// once the driver can see it, and before it is interrupted.
+    ///
+    /// # Errors
+    /// As for [`Ring::finish`].
+    pub fn finish_deferred(
+        &self,
+        mem: &GuestMemoryMmap,
+        generation: Generation,
+        (head, bytes): (u16, u32),
+        published: impl FnOnce(),
+    ) -> Result<Option<bool>, Malformed> {
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        let publish = || {
+            if let Some(record) = &self.shared.record {
+                record.answer(head, queue.next_used());
+            }
+            let broken = queue.add_used(mem, head, bytes).is_err();
+            published();
+            if let Some(record) = &self.shared.record {
+                record.answered(head);
+            }
+            broken
+        };
+        let inflight = &self.shared.inflight;
+        match inflight.finish_deferred(generation, head, publish) {
+            None => Ok(None),
+            Some(true) => Err(self.break_down()),
+            Some(false) => self.notify(&mut state, mem).map(Some),
+        }
+    }
+
+    /// The requests that a dead worker had deferred, once.
+    #[must_use]
+    pub fn take_adopted(&self) -> Option<(Generation, Vec<u16>)> {
+        if !self.shared.has_adopted.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.shared.has_adopted.store(false, Ordering::Relaxed);
+        self.shared.adopted.lock().take()
+    }
+
+    /// The table of descriptors and its size, to look a chain up by its head.
+    #[must_use]
+    pub fn table(&self) -> (GuestAddress, u16) {
+        let state = self.vring.get_ref();
+        let queue = state.get_queue();
+        (GuestAddress(queue.desc_table()), queue.size())
+    }
+
     /// The index under which the next request is given back.
     #[must_use]
     pub fn next_used(&self) -> u16 {
@@ -164,17 +234,43 @@ impl Ring {
 
     /// Begins where the used ring ends. Requests are given back in order, so that is the first one
     /// that was not, whatever base the front-end names: the last back-end may have died, and some
-    /// front-ends name the newest request then.
+    /// front-ends name the newest request then. Requests that were deferred are taken up first.
     fn resume(&self) {
         if self.vring.get_ref().get_queue().used_ring() == 0 {
             return;
         }
         // A ring outside guest memory is met again, and named, when it is looked at.
         if let Ok(used) = self.vring.queue_used_idx() {
-            self.vring.set_queue_next_avail(used);
+            let deferred = self.adopt(used);
+            self.vring.set_queue_next_avail(used.wrapping_add(deferred));
             self.vring.set_queue_next_used(used);
             self.shared.resumed.store(used != 0, Ordering::Relaxed);
         }
+    }
+
+    /// Takes up what a dead worker had deferred. Returns how many requests that are.
+    fn adopt(&self, used: u16) -> u16 {
+        let Some(record) = &self.shared.record else {
+            return 0;
+        };
+        let (used_ring, size) = {
+            let state = self.vring.get_ref();
+            (state.get_queue().used_ring(), state.get_queue().size())
+        };
+        let heads = record.recall(used_ring, used);
+        if heads.iter().any(|head| *head >= size) {
+            // Of a ring of another size: the guest began anew, and has asked for none of them.
+            record.clear();
+            return 0;
+        }
+        // There are at most DEFERRED_MAX.
+        let count = u16::try_from(heads.len()).unwrap_or(0);
+        if count > 0 {
+            let generation = self.shared.inflight.adopt(&heads);
+            *self.shared.adopted.lock() = Some((generation, heads));
+            self.shared.has_adopted.store(true, Ordering::Relaxed);
+        }
+        count
     }
 
     /// Puts the requests that were taken and not begun back into the ring.
@@ -250,15 +346,19 @@ impl Ring {
     }
 
     /// Waits until nothing of a ring that is no longer ready is in flight, at most for `deadline`.
-    /// What is left then is put back into the ring. Returns how much that was.
-    pub fn drain(&self, deadline: Duration) -> usize {
-        let left = self.shared.inflight.drain(deadline).len();
-        if left != 0 {
+    /// What is left then is put back into the ring, but for what was deferred, which is lost. Returns
+    /// how much is put back, and how much lost.
+    pub fn drain(&self, deadline: Duration) -> (usize, usize) {
+        let left = self.shared.inflight.drain(deadline);
+        if left != (0, 0) {
             let mut state = self.vring.get_mut();
             let queue = state.get_queue_mut();
             // At most TAKE_MAX are in flight.
-            let count = u16::try_from(left).unwrap_or(u16::MAX);
+            let count = u16::try_from(left.0).unwrap_or(u16::MAX);
             queue.set_next_avail(queue.next_avail().wrapping_sub(count));
+        }
+        if let Some(record) = &self.shared.record {
+            record.clear();
         }
         left
     }
@@ -301,7 +401,10 @@ impl VringT<Memory> for Ring {
     fn new(mem: Memory, max_queue_size: u16) -> Result<Self, QueueError> {
         Ok(Self {
             vring: VringMutex::new(mem, max_queue_size)?,
-            shared: Arc::default(),
+            shared: Arc::new(Shared {
+                record: next_record(),
+                ..Shared::default()
+            }),
         })
     }
 

@@ -4,7 +4,12 @@
 //!
 //! The get ring goes first: it is looked at before the put ring, and between the chunks of a put. A
 //! page fault in the guest waits for the one, write-back for the other.
+//!
+//! A get of pages behind an emulated link is served at once, and its answer kept back until the link
+//! would have brought the pages (`deferred.rs`): requests after it go on. While answers are kept back
+//! the worker does not sleep in its queue, and looks at the rings all the time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tmem_pages::{Guest, Worker};
@@ -12,14 +17,17 @@ use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
 use tmem_abi::QUEUE_REQUEST_FIRST;
 
-use super::inflight::Generation;
+use super::batch::Batch;
+use super::deferred::Deferred;
 use super::poll::Poller;
 use super::request::Malformed;
 use super::request::parse::Lane;
 use super::request::serve::{Job, Served, Slot, begin};
 use super::ring::{Memory, PollPoint, Ring, Taken};
-use crate::limits::{CHUNK_PAGES, TAKE_MAX, USE_MAX, USE_PAGES};
+use crate::limits::{CHUNK_PAGES, TAKE_MAX};
 use crate::metrics::{GuestMetrics, WorkerMetrics};
+use crate::tiers::paths::Ways;
+use crate::tiers::traces::GuestTrace;
 
 /// Looks at the rings between two looks at the clock.
 const SPINS: u32 = 16;
@@ -33,6 +41,8 @@ pub struct Context<'a> {
     pub metrics: &'a GuestMetrics,
     /// The guest's memory, as it is now.
     pub memory: &'a Memory,
+    /// The trace of the guest's pages.
+    pub(crate) trace: &'a GuestTrace,
     /// Puts are refused, because the daemon is about to end.
     pub ending: &'a dyn Fn() -> bool,
     /// The connection is over: leave the rings alone.
@@ -82,6 +92,7 @@ pub struct PairWorker {
     get: Slot,
     put: Slot,
     poller: Poller,
+    deferred: Deferred,
 }
 
 /// The two rings of a pair.
@@ -97,12 +108,19 @@ impl PairWorker {
     /// A worker for queue pair `pair` that polls at most `poll_us`.
     #[must_use]
     pub fn new(pair: usize, engine: Worker, poll_us: u32) -> Self {
+        let ways = Ways::new(&Arc::default(), "");
+        Self::with_ways(pair, engine, poll_us, ways)
+    }
+
+    /// The same, whose gets take these ways.
+    pub(crate) fn with_ways(pair: usize, engine: Worker, poll_us: u32, ways: Ways) -> Self {
         Self {
             pair,
             engine,
             get: Slot::default(),
             put: Slot::default(),
             poller: Poller::new(poll_us),
+            deferred: Deferred::new(ways),
         }
     }
 
@@ -116,6 +134,18 @@ impl PairWorker {
             let mem = context.memory.memory();
             let served =
                 self.serve_gets(context, rings, &mem) + self.serve_puts(context, rings, &mem);
+            if served == 0 && !self.deferred.is_empty() {
+                let metrics = context.metrics.worker(self.pair);
+                let gets = Batch {
+                    context,
+                    metrics,
+                    ring: rings.get,
+                    name: "get",
+                    mem: &mem,
+                };
+                self.deferred.linger(&gets, rings.put);
+                continue;
+            }
             if served == 0 && !self.poll(rings, &mem, metrics) {
                 if !self.ask_for_kicks(context, rings, &mem) {
                     break;
@@ -123,6 +153,10 @@ impl PairWorker {
                 // Something came just now, so the driver need not kick for what follows.
                 self.suppress_kicks(context, rings);
             }
+        }
+        if (context.over)() {
+            // Of a connection that is no more.
+            self.deferred.forget();
         }
         self.poller.sleep(now_ns());
     }
@@ -201,7 +235,14 @@ impl PairWorker {
         mem: &GuestMemoryMmap,
     ) -> usize {
         let gets = self.batch(context, rings.get, "get", mem);
-        serve_gets(gets, self.pair, &mut self.get, &mut self.engine)
+        let Self {
+            pair,
+            engine,
+            get,
+            deferred,
+            ..
+        } = self;
+        serve_gets(gets, *pair, get, engine, deferred)
     }
 
     /// Serves what is in the put ring now, and the get ring meanwhile. Returns the number of
@@ -219,18 +260,22 @@ impl PairWorker {
             engine,
             get,
             put,
+            deferred,
             ..
         } = self;
         // Pages dealt with since the get ring was looked at.
         let mut pages = 0;
         puts.serve(TAKE_MAX, |chain, turn| {
             run(chain, put, Lane::Put, context, mem, |mut job| {
+                if context.trace.recorder.is_on() {
+                    job.record(context.trace, *pair, deferred.now());
+                }
                 if job.is_long() || pages >= CHUNK_PAGES {
                     turn.give_back();
                 }
                 loop {
                     if pages >= CHUNK_PAGES {
-                        serve_gets(gets, *pair, get, engine);
+                        serve_gets(gets, *pair, get, engine, deferred);
                         pages = 0;
                     }
                     if job.step(mem, engine) {
@@ -246,33 +291,77 @@ impl PairWorker {
     }
 }
 
-/// Serves what is in the get ring of `pair` now. Returns the number of requests.
-fn serve_gets(gets: Batch<'_>, pair: usize, slot: &mut Slot, engine: &mut Worker) -> usize {
+/// Serves what is in the get ring of `pair` now, and gives back what was kept back and is due. Returns
+/// the number of requests.
+fn serve_gets(
+    gets: Batch<'_>,
+    pair: usize,
+    slot: &mut Slot,
+    engine: &mut Worker,
+    deferred: &mut Deferred,
+) -> usize {
     let Batch { context, mem, .. } = gets;
-    gets.serve(TAKE_MAX, |chain, turn| {
-        run(chain, slot, Lane::Get, context, mem, |mut job| {
-            if job.takes() {
-                // Pages that leave with their request must be found again if this process dies
-                // before the request is given back, and must not if it dies after.
-                turn.give_back();
-                engine.begin_taking(get_queue(pair), turn.position());
-            } else if job.is_long() {
-                turn.give_back();
-            }
-            while !job.step(mem, engine) {}
-            let takes = job.takes();
-            let served = job.finish(mem);
-            if !takes {
-                return Some(served);
-            }
-            if turn.give_back_now(served) {
-                engine.commit_taken();
-            } else {
-                engine.abort_taken();
-            }
-            None
+    let mut landed = deferred.land(&gets);
+    if let Some((generation, heads)) = gets.ring.take_adopted() {
+        landed += deferred.serve_again(&gets, slot, engine, generation, &heads);
+    }
+    let limit = TAKE_MAX.min(deferred.room());
+    let arrival = deferred.arrival();
+    landed
+        + gets.serve(limit, |chain, turn| {
+            run(chain, slot, Lane::Get, context, mem, |mut job| {
+                if context.trace.recorder.is_on() {
+                    job.record(context.trace, pair, deferred.now());
+                }
+                if !deferred.is_empty() {
+                    // What is due does not wait for the rest of the batch.
+                    let _landed = deferred.land(&gets);
+                }
+                let flight = arrival.and_then(|arrival| deferred.reserve(&job, engine, arrival));
+                if let Some(flight) = flight {
+                    turn.give_back();
+                    if job.takes() {
+                        // Its pages leave with it, so it is not served before it can be given back.
+                        deferred.wait(&gets, &flight);
+                    }
+                }
+                if job.takes() {
+                    // Pages that leave with their request must be found again if this process dies
+                    // before the request is given back, and must not if it dies after.
+                    turn.give_back();
+                    engine.begin_taking(get_queue(pair), turn.position());
+                } else if job.is_long() {
+                    turn.give_back();
+                }
+                while !job.step(mem, engine) {}
+                let takes = job.takes();
+                let served = job.finish(mem);
+                gets.metrics.read_below(deferred.read_below());
+                if takes {
+                    if turn.give_back_now(served) {
+                        engine.commit_taken();
+                    } else {
+                        engine.abort_taken();
+                    }
+                    if let Some(flight) = flight {
+                        deferred.landed_now(&gets, &flight);
+                    }
+                    return None;
+                }
+                let Some(flight) = flight else {
+                    return Some(served);
+                };
+                let (generation, head) = turn.request();
+                if gets.ring.defer(generation, head) {
+                    deferred.keep(flight, generation, head, served);
+                    return None;
+                }
+                // It cannot be passed, so those after it wait with it.
+                deferred.wait(&gets, &flight);
+                deferred.landed_now(&gets, &flight);
+                Some(served)
+            })
         })
-    })
 }
 
 /// The number of a pair's get queue.
@@ -299,159 +388,7 @@ fn run(
     }
 }
 
-/// One ring's turn.
-#[derive(Clone, Copy)]
-pub(super) struct Batch<'a> {
-    pub(super) context: &'a Context<'a>,
-    pub(super) metrics: &'a WorkerMetrics,
-    pub(super) ring: &'a Ring,
-    pub(super) name: &'a str,
-    pub(super) mem: &'a GuestMemoryMmap,
-}
-
-impl Batch<'_> {
-    /// Takes what is in the ring, has each chain served, uses it, and at the end notifies the
-    /// driver. At most `limit` chains, and at most [`TAKE_MAX`]. Returns the number used.
-    /// `serve` returns nothing for a request that it has given back itself.
-    pub(super) fn serve(
-        &self,
-        limit: usize,
-        mut serve: impl FnMut(Taken<'_>, &mut Turn<'_, '_>) -> Option<Served>,
-    ) -> usize {
-        let mut taken = [const { None }; TAKE_MAX];
-        let (count, generation) = match self.ring.take(self.mem, &mut taken[..limit.min(TAKE_MAX)])
-        {
-            Ok(taken) => taken,
-            Err(kind) => {
-                self.context.broken(kind, self.name);
-                return 0;
-            }
-        };
-        if count == 0 {
-            return 0;
-        }
-        let mut used = 0;
-        let mut turn = Turn {
-            batch: self,
-            generation,
-            start: Instant::now(),
-            head: 0,
-            done: Done::default(),
-        };
-        for chain in taken.into_iter().flatten() {
-            if self.ring.draining() {
-                turn.use_up(false);
-                self.ring.put_back(generation);
-                break;
-            }
-            turn.head = chain.head_index();
-            used += 1;
-            if let Some(served) = serve(chain, &mut turn) {
-                turn.done.push(turn.head, served);
-            }
-            if turn.done.is_due() {
-                turn.use_up(false);
-            }
-        }
-        turn.use_up(true);
-        used
-    }
-}
-
-/// A batch under way.
-pub(super) struct Turn<'b, 'a> {
-    batch: &'b Batch<'a>,
-    generation: Generation,
-    start: Instant,
-    /// The request that is served.
-    head: u16,
-    done: Done,
-}
-
-impl Turn<'_, '_> {
-    /// Gives back what was served before this request, so that it does not wait for long work.
-    pub(super) fn give_back(&mut self) {
-        if self.done.count > 0 {
-            self.use_up(true);
-        }
-    }
-
-    /// Gives this request back at once. Returns whether the driver has it now.
-    pub(super) fn give_back_now(&mut self, served: Served) -> bool {
-        self.done.push(self.head, served);
-        self.use_up(true)
-    }
-
-    /// The used index that this request gets if all before it have been given back.
-    pub(super) fn position(&self) -> u16 {
-        self.batch.ring.next_used()
-    }
-
-    /// Gives what is done back to the driver, and counts it; before a `pause` if nothing follows
-    /// soon. Returns whether the driver has it.
-    fn use_up(&mut self, pause: bool) -> bool {
-        let Batch {
-            context,
-            metrics,
-            ring,
-            name,
-            mem,
-        } = self.batch;
-        let served = (self.done.served.iter()).take(std::mem::take(&mut self.done.count));
-        self.done.pages = 0;
-        let used = served
-            .clone()
-            .map(|(head, served)| (*head, served.used_bytes));
-        let given = match ring.finish(mem, self.generation, used, pause) {
-            Ok(Some(called)) => {
-                if called {
-                    metrics.called();
-                }
-                true
-            }
-            Ok(None) => false,
-            Err(kind) => {
-                context.broken(kind, name);
-                false
-            }
-        };
-        if served.len() == 0 {
-            return given;
-        }
-        let ns = nanos(self.start.elapsed());
-        for (_, served) in served {
-            metrics.served(served, ns);
-            if let Some(kind) = served.malformed {
-                context.malformed(kind, name);
-            }
-        }
-        given
-    }
-}
-
-/// Requests that were served and are not given back yet, by their heads.
-#[derive(Debug, Default)]
-struct Done {
-    served: [(u16, Served); USE_MAX],
-    count: usize,
-    pages: u32,
-}
-
-impl Done {
-    fn push(&mut self, head: u16, served: Served) {
-        self.pages = self.pages.saturating_add(served.page_count());
-        if let Some(place) = self.served.get_mut(self.count) {
-            *place = (head, served);
-            self.count += 1;
-        }
-    }
-
-    fn is_due(&self) -> bool {
-        self.count == USE_MAX || self.pages >= USE_PAGES
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

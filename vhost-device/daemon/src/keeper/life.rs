@@ -11,7 +11,10 @@ use super::restart::Verdict;
 use super::session::Session;
 use super::{CARETAKER_PAUSE, Keeper, Serving, start};
 use crate::channel::{self, Start, ToKeeper, ToWorker};
+use crate::config::is_name;
+use crate::error::tell;
 use crate::sandbox;
+use crate::tiers::traces;
 
 impl Keeper {
     /// Starts a worker of the program of the day: to serve, or to answer admins alone.
@@ -41,9 +44,16 @@ impl Keeper {
             sandbox: self.sandbox,
             status: self.status.clone(),
             caretaker: failed,
+            admin: self.admin.is_some(),
+            files: (self.tier_files.named())
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            boot: self.tier_files.boot,
+            settings: self.settings.clone(),
         };
         let mut files = vec![self.files.map.as_fd(), self.files.frames.as_fd()];
         files.extend(self.admin.as_ref().map(AsFd::as_fd));
+        files.extend(self.tier_files.named().map(|(_, file)| file));
         worker
             .process
             .send(&ToWorker::Start(Box::new(start)), &files);
@@ -168,7 +178,31 @@ impl Keeper {
                 ToKeeper::Ended { guest, session } => self.session_ended(guest, session),
                 ToKeeper::Pong => worker.lost = 0,
                 ToKeeper::Operate(operation) => self.operate(&operation),
+                ToKeeper::Settings(settings) => self.settings = Some(settings),
+                ToKeeper::OpenTrace { name } => self.open_trace(&name),
                 ToKeeper::Checked => {}
+            }
+        }
+    }
+
+    /// Makes a file for a page trace, which the worker cannot.
+    fn open_trace(&self, name: &str) {
+        let Some(worker) = &self.worker else { return };
+        let opened = match &self.config.trace_dir {
+            // A name is no path, whoever asks.
+            Some(dir) if is_name(name) => {
+                traces::create(&dir.join(format!("{name}.trace"))).map_err(|error| tell(&error))
+            }
+            _ => Err("there is no folder for traces, or the name is none".to_owned()),
+        };
+        match opened {
+            Ok(file) => {
+                let trace = ToWorker::Trace { error: None };
+                worker.process.send(&trace, &[file.as_fd()]);
+            }
+            Err(error) => {
+                let error = Some(error);
+                worker.process.send(&ToWorker::Trace { error }, &[]);
             }
         }
     }

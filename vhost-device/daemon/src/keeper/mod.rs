@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::notify::Notify;
 use crate::sandbox;
+use crate::tiers::files::TierFiles;
 use child::{Program, Worker};
 use restart::Restarts;
 use session::Session;
@@ -112,6 +113,10 @@ impl Serving {
 struct Keeper {
     config: Config,
     files: EngineFiles,
+    /// Those of the tiers below DRAM.
+    tier_files: TierFiles,
+    /// What administrators have set, as the worker told it.
+    settings: Option<serde_json::Value>,
     ports: Vec<Port>,
     admin: Option<UnixListener>,
     admin_path: Option<PathBuf>,
@@ -187,7 +192,11 @@ impl Keeper {
             let session = port.session.as_ref()?;
             Some((port.name.as_str(), session))
         });
-        self.store.save(&self.notify, sessions);
+        let settings = self
+            .settings
+            .as_ref()
+            .map(|settings| (settings, &self.config));
+        self.store.save(&self.notify, sessions, settings);
     }
 
     /// Waits for something to happen. Returns what did.
@@ -255,10 +264,10 @@ impl Keeper {
             .fold(self.next_ping, Instant::min)
     }
 
-    /// How much longer a recovery may take with this many frames: 256 ms a GiB, several times what it
+    /// How much longer a recovery may take with this many pages: 256 ms a GiB, several times what it
     /// does.
     fn allowance(&self) -> Duration {
-        Duration::from_millis(u64::from(self.config.dram_frames) / 1024)
+        Duration::from_millis(self.config.tier_pages() / 1024)
     }
 
     fn look_at_clock(&mut self) {

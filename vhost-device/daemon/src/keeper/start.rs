@@ -24,6 +24,7 @@ use crate::config::{Config, Socket};
 use crate::error::Error;
 use crate::limits::{LAST_USER_GONE, LAST_USER_PAUSE};
 use crate::notify::Notify;
+use crate::tiers::files::TierFiles;
 use crate::{admin, sandbox, signals, socket};
 
 /// Keeps guests' connections, and a worker that serves them, until a signal ends the daemon.
@@ -43,7 +44,7 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
         .map(admin::group_id)
         .transpose()?;
     let mut inherited = Inherited::take();
-    let saved = inherited.sessions()?;
+    let (saved, settings) = inherited.saved(config)?;
     let mut ports = bind(config, &mut inherited)?;
     let admin = match (&config.admin, inherited.remove("admin")) {
         (Some(_), Some(listener)) => Some(UnixListener::from(listener)),
@@ -57,6 +58,7 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
         (Some(map), Some(frames)) => EngineFiles { map, frames },
         _ => files(config)?,
     };
+    let tier_files = TierFiles::open(config, |name| inherited.remove(name))?;
     let sessions = restore(&mut ports, saved, &mut inherited);
     files.check().map_err(|source| Error::State { source })?;
     let pairs: Vec<u16> = config
@@ -70,6 +72,7 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
     let plan = sandbox::KeeperPlan {
         user: config.user.clone(),
         writable_dirs: socket_dirs(config),
+        trace_dir: config.trace_dir.clone(),
         // The folder, for a package's update puts another file under the same name.
         executable: (config.upgrade_dirs.iter().cloned())
             .chain(own.parent().map(Path::to_owned))
@@ -82,7 +85,13 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
         admin_group,
         sandbox: config.sandbox,
         signals,
-        store: store(&notify, &mut inherited, &ports, &files, admin.as_ref())?,
+        store: store(
+            &notify,
+            &mut inherited,
+            &ports,
+            (&files, &tier_files),
+            admin.as_ref(),
+        )?,
         notify,
         program,
         worker: None,
@@ -103,6 +112,8 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
         },
         sessions,
         files,
+        tier_files,
+        settings,
         ports,
         admin,
         proven: false,
@@ -165,12 +176,15 @@ fn store(
     notify: &Notify,
     inherited: &mut Inherited,
     ports: &[Port],
-    files: &EngineFiles,
+    (files, tier_files): (&EngineFiles, &TierFiles),
     admin: Option<&UnixListener>,
 ) -> Result<Store, Error> {
     let mut store = Store::new(inherited).map_err(StoreError::System)?;
     store.keep(notify, "map", files.map.as_fd());
     store.keep(notify, "frames", files.frames.as_fd());
+    for (name, file) in tier_files.named() {
+        store.keep(notify, name, file);
+    }
     if let Some(admin) = admin {
         store.keep(notify, "admin", admin.as_fd());
     }

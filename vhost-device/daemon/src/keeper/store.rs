@@ -2,7 +2,8 @@
 //! What outlives the keeper itself: its descriptors and its record, kept by systemd's descriptor store
 //! (`FileDescriptorStoreMax=`, `sd_pid_notify_with_fds(3)`). Without a service manager nothing does.
 //!
-//! Every descriptor has a name there: `map`, `frames`, `admin`, `listen.GUEST`, and `sN.…` for those
+//! Every descriptor has a name there: `map`, `frames`, `pm`, `remote`, `records`, `admin`,
+//! `listen.GUEST`, and `sN.…` for those
 //! of connection N. `state` is a memory file with the record of all connections, as versioned JSON,
 //! written twice in turn with a sequence number and a checksum, so that one copy is whole whenever
 //! the keeper dies.
@@ -17,6 +18,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
+use crate::config::Config;
 use crate::notify::Notify;
 
 /// Version of the record.
@@ -38,6 +40,9 @@ const INHERITED: RawFd = -1;
 struct Saved {
     version: u32,
     sessions: Vec<SavedSession>,
+    /// What administrators had set, and under which configuration.
+    #[serde(default)]
+    settings: Option<(serde_json::Value, Box<Config>)>,
 }
 
 /// One connection's.
@@ -119,13 +124,17 @@ impl Inherited {
         self.files.remove(name)
     }
 
-    /// The record that the last keeper left, if there is one.
+    /// The record that the last keeper left, if there is one: connections, and what administrators had
+    /// set, unless that was under another configuration than `config`, which holds then.
     ///
     /// # Errors
     /// [`StoreError`], if it cannot be read.
-    pub(super) fn sessions(&self) -> Result<Vec<SavedSession>, StoreError> {
+    pub(super) fn saved(
+        &self,
+        config: &Config,
+    ) -> Result<(Vec<SavedSession>, Option<serde_json::Value>), StoreError> {
         let Some(state) = self.files.get(STATE) else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         };
         let file = File::from(state.try_clone()?);
         let copies = [0, COPY_BYTES].map(|at| read_copy(&file, at));
@@ -137,7 +146,7 @@ impl Inherited {
             // Nothing was ever written, or nothing whole is left.
             let empty = file.metadata()?.len() == 0;
             return if empty {
-                Ok(Vec::new())
+                Ok((Vec::new(), None))
             } else {
                 Err(StoreError::Damaged)
             };
@@ -152,7 +161,8 @@ impl Inherited {
             Err(_) => return Err(StoreError::Damaged),
         }
         let saved: Saved = serde_json::from_slice(&json).map_err(|_| StoreError::Damaged)?;
-        Ok(saved.sessions)
+        let settings = saved.settings.filter(|(_, under)| **under == *config);
+        Ok((saved.sessions, settings.map(|(settings, _)| settings)))
     }
 }
 
@@ -195,11 +205,13 @@ impl Store {
         self.sync(notify, &[(name.to_owned(), file)], name);
     }
 
-    /// Writes the record of all connections, if it has changed, and keeps their descriptors.
+    /// Writes the record of all connections and settings, if it has changed, and keeps the connections'
+    /// descriptors.
     pub(super) fn save<'a>(
         &mut self,
         notify: &Notify,
         sessions: impl Iterator<Item = (&'a str, &'a Session)>,
+        settings: Option<(&serde_json::Value, &Config)>,
     ) {
         if !notify.is_there() {
             return;
@@ -209,6 +221,8 @@ impl Store {
         let saved = Saved {
             version: VERSION,
             sessions: sessions.collect(),
+            settings: settings
+                .map(|(settings, config)| (settings.clone(), Box::new(config.clone()))),
         };
         // Plain structures of numbers and strings.
         let json = serde_json::to_vec(&saved).unwrap_or_default();
@@ -314,11 +328,40 @@ mod tests {
             pending: None,
         });
         let sessions = sessions.collect();
-        serde_json::to_vec(&Saved { version, sessions }).unwrap()
+        let settings = None;
+        let saved = Saved {
+            version,
+            sessions,
+            settings,
+        };
+        serde_json::to_vec(&saved).unwrap()
+    }
+
+    fn config() -> Config {
+        let guest = "[[guest]]\nname = \"a\"\nsocket = \"/s\"\ngrant = \"1MiB\"\n";
+        Config::from_toml(&format!("[daemon]\ndram = \"1MiB\"\n{guest}")).unwrap()
+    }
+
+    #[test]
+    fn what_was_set_under_another_configuration_is_not_gone_on_with() {
+        let state = file();
+        let set = serde_json::json!({"overcommit": true});
+        let saved = Saved {
+            version: VERSION,
+            sessions: Vec::new(),
+            settings: Some((set.clone(), Box::new(config()))),
+        };
+        let json = serde_json::to_vec(&saved).unwrap();
+        store(&state).write(&json).unwrap();
+        let settings = |config| handed_over(&state).saved(&config).unwrap().1;
+        assert_eq!(settings(config()), Some(set));
+        let mut other = config();
+        other.overcommit = true;
+        assert_eq!(settings(other), None);
     }
 
     fn guests(state: &File) -> Vec<String> {
-        let sessions = handed_over(state).sessions().unwrap();
+        let (sessions, _) = handed_over(state).saved(&config()).unwrap();
         sessions.into_iter().map(|saved| saved.guest).collect()
     }
 
@@ -346,7 +389,10 @@ mod tests {
         let state = file();
         store(&state).write(&record(VERSION + 76, &["a"])).unwrap();
         let before = state.metadata().unwrap().len();
-        let refused = handed_over(&state).sessions().unwrap_err().to_string();
+        let refused = handed_over(&state)
+            .saved(&config())
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("version 77"), "{refused}");
         assert_eq!(
             state.metadata().unwrap().len(),
@@ -355,7 +401,7 @@ mod tests {
         );
         let garbage = file();
         garbage.write_all_at(&[0xee; 100], 0).unwrap();
-        let refused = handed_over(&garbage).sessions();
+        let refused = handed_over(&garbage).saved(&config());
         assert!(matches!(refused, Err(StoreError::Damaged)));
     }
 }

@@ -37,6 +37,12 @@ pub(super) fn restrict_keeper(plan: &KeeperPlan) -> Result<State, Absent> {
     for path in &plan.writable_dirs {
         rules = allow(rules, path, sockets)?;
     }
+    if let Some(path) = &plan.trace_dir {
+        let mut make = AccessFs::ReadDir | AccessFs::MakeReg;
+        make |= AccessFs::WriteFile | AccessFs::Truncate;
+        // It may be one of the above.
+        rules = allow(rules, path, make)?;
+    }
     // A worker looks at its own figures; other processes' are hidden by the mount, or by Landlock
     // itself, which keeps a process from looking into one outside.
     rules = allow(rules, Path::new("/proc"), read)?;

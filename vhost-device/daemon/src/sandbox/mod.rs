@@ -69,6 +69,8 @@ pub struct KeeperPlan {
     pub user: Option<String>,
     /// Folders of the sockets: files in them can be removed and sockets made, nothing else.
     pub writable_dirs: Vec<PathBuf>,
+    /// The folder of page traces: files can be made in it.
+    pub trace_dir: Option<PathBuf>,
     /// Files, and folders of files, that may be started.
     pub executable: Vec<PathBuf>,
 }

@@ -75,7 +75,7 @@ impl Tree {
         for path in &plan.executable {
             tree.add(path, READ_ONLY)?;
         }
-        for path in &plan.writable_dirs {
+        for path in plan.writable_dirs.iter().chain(&plan.trace_dir) {
             tree.add(path, WRITABLE)?;
         }
         tree.add(Path::new("/dev/null"), DEVICE)?;

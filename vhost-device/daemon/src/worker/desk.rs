@@ -12,6 +12,7 @@ use vhost::vhost_user::Listener;
 
 use crate::channel::{Channel, ToKeeper, ToWorker};
 use crate::connection::Place;
+use crate::device::record::Records;
 use crate::error::Error;
 use crate::sandbox;
 use crate::service;
@@ -31,6 +32,8 @@ struct State {
     channel: Arc<Channel>,
     told: Arc<Told>,
     seats: Vec<Seat>,
+    /// What is known of requests that are answered out of turn.
+    records: Option<Arc<Records>>,
     /// How it ends, once it has to.
     over: Option<Result<(), Error>>,
 }
@@ -51,6 +54,7 @@ impl Desk {
         running: &Running,
         told: Arc<Told>,
         mode: sandbox::Mode,
+        records: Option<Arc<Records>>,
     ) -> Result<Self, Error> {
         let seats = running.guests.iter().map(|guest| {
             let (station, connected) = (Arc::clone(&guest.station), Arc::clone(&guest.connected));
@@ -65,6 +69,7 @@ impl Desk {
             channel,
             told,
             seats: seats.collect::<Result<_, Error>>()?,
+            records,
             over: None,
         }));
         let mut manager = EventManager::new()?;
@@ -111,6 +116,9 @@ impl State {
                 }
                 Ok(Some((ToWorker::Status(status), _))) => self.told.update(*status),
                 Ok(Some((ToWorker::Ping, _))) => self.say(&ToKeeper::Pong),
+                Ok(Some((ToWorker::Trace { error }, files))) => {
+                    self.told.trace_opened(files.into_iter().next(), error);
+                }
                 Ok(Some((ToWorker::End, _))) => self.over = Some(Ok(())),
                 Ok(Some((ToWorker::Check | ToWorker::Start(_), _))) => {}
                 Err(error) => self.over = Some(Err(Error::Control(error))),
@@ -130,6 +138,9 @@ impl State {
             return;
         };
         seat.session = session;
+        let records = (self.records.as_ref())
+            .and_then(|records| records.of_guest(seat.place.name(), session));
+        seat.place.note_in(records);
         if let Err(error) = seat.place.serve(&mut Listener::from(listener)) {
             tracing::error!(
                 guest = seat.place.name(),

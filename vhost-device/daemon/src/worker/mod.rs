@@ -20,13 +20,18 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tmem_pages::{Engine, EngineFiles};
+use tmem_pages::EngineFiles;
 
 use crate::admin::Caretaker;
 use crate::channel::{self, Channel, Start, ToKeeper, ToWorker};
+use crate::device::record::Records;
 use crate::error::{Error, tell};
 use crate::sandbox::{self, ThreadKind};
 use crate::snapshot::Running;
+use crate::tiers::files::{self, OpenStores, TierFiles};
+use crate::tiers::mover::MoverThread;
+use crate::tiers::paths::Paths;
+use crate::tiers::settings::Settings;
 use crate::told::Told;
 use crate::{AdminSource, admin, connection, process, service, signals};
 use desk::Desk;
@@ -106,8 +111,16 @@ fn serve(start: Start, files: Vec<OwnedFd>, channel: &Arc<Channel>) -> Result<()
     let (Some(map), Some(frames)) = (files.next(), files.next()) else {
         return Err(incomplete());
     };
-    let listener = files.next().map(UnixListener::from);
+    let listener = (start.admin.then(|| files.next()).flatten()).map(UnixListener::from);
+    let mut tier_files = TierFiles::handed_over(&start.files, files, start.boot);
     let files = EngineFiles { map, frames };
+    let paths = Arc::new(Paths::new());
+    let stores = if start.caretaker {
+        OpenStores::default()
+    } else {
+        service::await_last_user(&files);
+        files::open_stores(&start.config, &mut tier_files, &paths)?
+    };
     // The last that is opened by name.
     let watch = process::Watch::open(&files);
     let report = sandbox::enter_worker(start.sandbox)?;
@@ -116,30 +129,27 @@ fn serve(start: Start, files: Vec<OwnedFd>, channel: &Arc<Channel>) -> Result<()
     if start.caretaker {
         return care(&told, listener, start.admin_group, mode, report, channel);
     }
-    service::await_last_user(&files);
-    let engine_error = |source| Error::Engine {
-        mib: u64::from(start.config.dram_frames).div_ceil(256),
-        source,
+    let settings = start.settings.map(serde_json::from_value).transpose();
+    let settings = settings.unwrap_or_else(|error| {
+        // Another version's, perhaps; the map still has the rest.
+        tracing::error!(%error, "what administrators had set is not understood");
+        Some(Settings::of(&start.config))
+    });
+    let config = &start.config;
+    let opened = service::open(config, files, stores, &paths, settings, &told)?;
+    let recovered = opened.recovery.pages;
+    let running = Arc::new(Running::new(opened, watch, Arc::clone(&told)));
+    let records = match tier_files.records.take() {
+        Some(file) => Some(Records::open(file).map_err(Error::Records)?),
+        None => None,
     };
-    let (engine, recovery) =
-        Engine::open(service::engine_config(&start.config), files).map_err(engine_error)?;
-    let guests = service::attach_guests(&engine, &start.config)?;
-    for guest in engine.unclaimed() {
-        // Fails only for a name that is not there.
-        let pages = engine.detach_guest(guest.name()).unwrap_or(0);
-        tracing::warn!(
-            guest = guest.name(),
-            pages,
-            "a guest of an earlier configuration is forgotten"
-        );
-    }
-    let running = Arc::new(Running::new(engine, guests, watch, Arc::clone(&told)));
-    let mut desk = Desk::new(Arc::clone(channel), &running, told, mode)?;
+    let mut desk = Desk::new(Arc::clone(channel), &running, told, mode, records)?;
+    let _mover = MoverThread::start(&running, mode)?;
     let source = Arc::clone(&running) as Arc<dyn AdminSource>;
     let _admin = serve_admin(listener, start.admin_group, mode, source)?;
     connection::fence(mode, ThreadKind::Control);
     let ready = ToKeeper::Ready {
-        pages: recovery.pages,
+        pages: recovered,
         recovery_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         sandbox: report,
     };

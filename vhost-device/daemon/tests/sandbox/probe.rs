@@ -59,7 +59,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Outside,
         Self::Keeper,
         Self::RootKeeper,
@@ -70,6 +70,7 @@ impl Role {
         Self::Thread(ThreadKind::Connection),
         Self::Thread(ThreadKind::Admin),
         Self::Thread(ThreadKind::Queue),
+        Self::Thread(ThreadKind::Mover),
     ];
 
     pub(crate) fn needs_root(self) -> bool {
@@ -99,6 +100,7 @@ impl fmt::Display for Role {
             Self::Thread(ThreadKind::Connection) => "connection thread",
             Self::Thread(ThreadKind::Admin) => "admin thread",
             Self::Thread(ThreadKind::Queue) => "queue thread",
+            Self::Thread(ThreadKind::Mover) => "mover thread",
         })
     }
 }
@@ -280,6 +282,7 @@ impl Told {
         let plan = KeeperPlan {
             user: (self.role != Role::RootKeeper).then(|| "nobody".into()),
             writable_dirs: vec![self.paths.sockets()],
+            trace_dir: None,
             executable: vec![self.paths.programs(), std::env::current_exe()?],
         };
         println!("{REPORT}{}", enter_keeper(self.mode, &plan)?);

@@ -13,11 +13,14 @@ use std::sync::Arc;
 #[path = "../../tests/files/mod.rs"]
 mod files;
 mod requests;
+mod store;
 mod taking;
+mod tiers;
 
 use crate::kept::hook;
 use crate::*;
 use files::copy;
+use store::FakeStore;
 
 const CONFIG: EngineConfig = EngineConfig {
     frames: 20,
@@ -51,20 +54,32 @@ struct Seen {
 /// An engine, and its files.
 struct House {
     files: EngineFiles,
+    /// The PM tier, if there is one.
+    store: Option<Arc<FakeStore>>,
     engine: Arc<Engine>,
     worker: Worker,
 }
 
-fn open(files: EngineFiles) -> House {
+fn open(files: EngineFiles, store: Option<Arc<FakeStore>>) -> House {
     let kept = files.try_clone().unwrap();
-    let (engine, recovery) = Engine::open(CONFIG, files).unwrap();
+    let (engine, recovery) = engine(files, store.clone());
     engine.self_check();
     assert_eq!(recovery.damaged, 0);
     House {
         files: kept,
+        store,
         worker: engine.worker().unwrap(),
         engine,
     }
+}
+
+fn engine(files: EngineFiles, store: Option<Arc<FakeStore>>) -> (Arc<Engine>, Recovery) {
+    let stores = Stores {
+        pm: store.map(|store| store as _),
+        keep_over_reboot: true,
+        ..Stores::default()
+    };
+    Engine::open_tiered(CONFIG, files, stores).unwrap()
 }
 
 fn object(pool: &Pool) -> ObjectId {
@@ -88,7 +103,11 @@ fn ticket(number: u64) -> Ticket {
 impl House {
     /// A house whose guest has the pools of all kinds, with pages 0 (framed) and 1 (one byte).
     fn new() -> Self {
-        let mut house = open(EngineFiles::anonymous().unwrap());
+        Self::with(None)
+    }
+
+    fn with(store: Option<FakeStore>) -> Self {
+        let mut house = open(EngineFiles::anonymous().unwrap(), store.map(Arc::new));
         let guest = house.attach("guest");
         guest.begin_epoch(Epoch([1; 16]));
         for id in 0..4 {
@@ -177,8 +196,16 @@ impl House {
 
     /// What a kill now would leave.
     fn killed(&self, used: bool) -> Seen {
-        open(copy(&self.files)).see(used)
+        self.copy().see(used)
     }
+
+    fn copy(&self) -> Self {
+        open(copy(&self.files), copied(self.store.as_ref()))
+    }
+}
+
+fn copied(store: Option<&Arc<FakeStore>>) -> Option<Arc<FakeStore>> {
+    store.map(|store| Arc::new(store.copy()))
 }
 
 /// What a kill within a request may leave of what the request is about.
@@ -224,23 +251,31 @@ fn kill_everywhere(house: &mut House, rule: Rule, used: bool, request: impl FnOn
     let before = house.killed(false);
     let copies = Rc::new(RefCell::new(Vec::new()));
     let (files, kept) = (house.files.try_clone().unwrap(), Rc::clone(&copies));
-    let take = move || kept.borrow_mut().push(copy(&files));
+    let store = house.store.clone();
+    let take = move || (kept.borrow_mut()).push((copy(&files), copied(store.as_ref())));
     hook::around(take, || request(house));
     house.engine.self_check();
     let after = house.killed(true);
     let copies = copies.take();
     assert!(!copies.is_empty(), "a request that changes nothing");
-    for (step, files) in copies.into_iter().enumerate() {
-        let again = files.try_clone().unwrap();
+    for (step, (files, store)) in copies.into_iter().enumerate() {
+        let again = (files.try_clone().unwrap(), copied(store.as_ref()));
         // A kill within the recovery, before each of its stores.
         let nested = Rc::new(RefCell::new(Vec::new()));
         let (from, kept) = (files.try_clone().unwrap(), Rc::clone(&nested));
-        let take = move || kept.borrow_mut().push(copy(&from));
-        let (engine, _) = hook::around(take, || Engine::open(CONFIG, files).unwrap());
+        let own = store.clone();
+        let take = move || (kept.borrow_mut()).push((copy(&from), copied(own.as_ref())));
+        let (engine, _) = hook::around(take, || engine(files, store));
         drop(engine);
-        for files in nested.take() {
-            compare(rule, &open(files).see(used), &before, &after, step);
+        for (files, store) in nested.take() {
+            compare(rule, &open(files, store).see(used), &before, &after, step);
         }
-        compare(rule, &open(again).see(used), &before, &after, step);
+        compare(
+            rule,
+            &open(again.0, again.1).see(used),
+            &before,
+            &after,
+            step,
+        );
     }
 }

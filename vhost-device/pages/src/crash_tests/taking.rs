@@ -56,7 +56,13 @@ fn taken_pages_are_gone_once_the_ring_says_that_they_arrived() {
         let put = house.killed(true);
         assert_ne!(put, after);
         for (step, files) in copies.take().into_iter().enumerate() {
-            compare(Rule::Either, &open(files).see(true), &after, &put, step);
+            compare(
+                Rule::Either,
+                &open(files, None).see(true),
+                &after,
+                &put,
+                step,
+            );
         }
     }
 }
@@ -84,7 +90,7 @@ fn put_over_a_taken_page_is_newer_than_its_return() {
         });
         let after = house.killed(false);
         for (step, files) in copies.take().into_iter().enumerate() {
-            compare(rule, &open(files).see(false), &before, &after, step);
+            compare(rule, &open(files, None).see(false), &before, &after, step);
         }
     }
 }
@@ -96,7 +102,7 @@ fn resolving_what_a_kill_left_may_be_killed_as_well() {
         let pool = first.pool(id);
         take(&mut first, &pool);
         for used in [false, true] {
-            let mut house = open(copy(&first.files));
+            let mut house = open(copy(&first.files), None);
             let guest = house.attach("guest");
             let rule = if id == 3 {
                 Rule::EachPageOrNone
@@ -109,7 +115,7 @@ fn resolving_what_a_kill_left_may_be_killed_as_well() {
             let keep = move || kept.borrow_mut().push(copy(&files));
             hook::around(keep, || assert!(guest.resolve(RING, used) > 0));
             for (step, files) in copies.take().into_iter().enumerate() {
-                let found = open(files).see(used);
+                let found = open(files, None).see(used);
                 compare(rule, &found, &expected, &expected, step);
             }
             assert_eq!(house.see(!used).pages, expected.pages);

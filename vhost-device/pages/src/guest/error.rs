@@ -35,9 +35,9 @@ pub enum GuestError {
         /// Guests that there are.
         guests: usize,
     },
-    /// The grants together would exceed the frames.
+    /// The grants together would exceed what the tiers hold.
     #[error(
-        "Cannot grant guest {name:?} {pages} pages: {pages_max} are not promised to others; lower a grant or add frames"
+        "Cannot grant guest {name:?} {pages} pages: {pages_max} are not promised to others; lower a grant or enlarge a tier"
     )]
     Overcommitted {
         /// The name.

@@ -59,7 +59,7 @@ struct Control {
 pub struct Guest {
     name: String,
     pub(crate) account: Arc<Account>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     control: Mutex<Control>,
     /// Written with `control` held, read for each request.
     pools: RwLock<Vec<(PoolId, Arc<Pool>)>>,
@@ -70,7 +70,7 @@ impl Guest {
     pub(crate) fn new(name: String, account: Account, shared: &Arc<Shared>) -> Self {
         Self {
             name,
-            account: Arc::new(account),
+            account: shared.know(account),
             shared: Arc::clone(shared),
             control: Mutex::default(),
             pools: RwLock::default(),
@@ -362,6 +362,8 @@ impl Guest {
         self.record().end();
         let flushed = self.destroy_all(&mut control).1;
         self.resolve_each(End::Forget, |_| true);
+        self.shared.drop_policy(self.account.slot);
+        self.shared.frames.mapping().limits()[self.account.slot as usize].clear();
         self.record().clear();
         flushed
     }
@@ -400,6 +402,8 @@ fn bury(control: &mut Control, pool: &Pool) -> u64 {
         pages: 0,
         same_filled: 0,
         frames: 0,
+        pm: 0,
+        remote: 0,
         ..pool.stats()
     });
     control.past_ticket = control.past_ticket.max(pool.counters.ticket_high());

@@ -150,6 +150,7 @@ impl Dense {
             Change::Take => old.taken(),
             Change::PutBack => old.put_back(),
             Change::Same { value, ticket } => Entry::Same { value, ticket },
+            Change::Stored(stored) => Entry::Stored(stored),
             Change::Frame(page) => {
                 let generation = next_generation(frames, old);
                 Entry::Frame(frames.publish(page, self.owner, index, generation))
@@ -180,6 +181,7 @@ impl Dense {
                 }
                 Entry::Same { value, .. } => return Found::Same(value),
                 Entry::Damaged => return Found::Damaged,
+                Entry::Stored(stored) => return Found::Stored(stored),
                 Entry::Frame(frame) => frame,
             };
             frames.mapping().prefetch(found);
@@ -195,7 +197,22 @@ impl Dense {
         }
     }
 
-    pub(crate) fn evict(&self, frames: &Frames, index: PageIndex, frame: FrameNo) -> bool {
+    pub(crate) fn peek(&self, frames: &Frames, index: PageIndex) -> Entry {
+        let (Some(leaf), at) = self.leaf_of(frames, index) else {
+            return Entry::Empty;
+        };
+        let now = Entry::from_word(leaf.words[at].load(Ordering::Acquire));
+        if self.is_closed() { Entry::Empty } else { now }
+    }
+
+    pub(crate) fn replace(
+        &self,
+        frames: &Frames,
+        index: PageIndex,
+        frame: FrameNo,
+        new: Entry,
+        settle: impl FnOnce() -> bool,
+    ) -> bool {
         let (Some(leaf), at) = self.leaf_of(frames, index) else {
             return false;
         };
@@ -204,9 +221,9 @@ impl Dense {
         };
         let word = &leaf.words[at];
         let page = Entry::Frame(frame).to_word();
-        let found = !self.is_closed() && word.load(Ordering::Relaxed) == page;
+        let found = !self.is_closed() && word.load(Ordering::Relaxed) == page && settle();
         if found {
-            word.store(Entry::EMPTY_WORD, Ordering::Release);
+            word.store(new.to_word(), Ordering::Release);
         }
         found
     }

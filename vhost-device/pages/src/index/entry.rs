@@ -9,14 +9,18 @@
 //! tag 3  0                                                                     damaged
 //! tag 5  as tag 1                                                              taken, in a frame
 //! tag 6  as tag 2                                                              taken, one byte repeated
+//! tag 7  slot (28 bits)                          CRC-32                        in the PM tier
+//! tag 8  slot (28 bits)                          CRC-32                        in the remote tier
 //! ```
-//! Nine tags are left for places that are not DRAM. A framed page's ticket is in the frame table. A
+//! A framed page's ticket is in the frame table, that of a page below DRAM in the slot table. A
 //! page is taken between its delivery to an exclusive get and the word that the delivery arrived:
 //! to a get it is not there, to a put or a flush its ticket counts, as if it were. Words of dense
 //! pools lie in the map, so a tag keeps its meaning for ever.
 
 use crate::frames::{FrameNo, Frames};
 use crate::handle::Ticket;
+use crate::slot_table::SLOTS_MAX;
+use crate::tier::Lower;
 
 const TAG_SHIFT: u32 = 60;
 const TAG_FRAME: u64 = 1;
@@ -24,8 +28,21 @@ const TAG_SAME: u64 = 2;
 const TAG_DAMAGED: u64 = 3;
 const TAG_TAKEN_FRAME: u64 = 5;
 const TAG_TAKEN_SAME: u64 = 6;
+const TAG_PM: u64 = 7;
+const TAG_REMOTE: u64 = 8;
+const SLOT_SHIFT: u32 = 32;
 const VALUE_SHIFT: u32 = 52;
 const _: () = assert!(Ticket::LIMIT == 1 << VALUE_SHIFT);
+
+/// Where a page is that has left DRAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Stored {
+    pub(crate) tier: Lower,
+    /// Below [`SLOTS_MAX`].
+    pub(crate) slot: u32,
+    /// CRC-32/ISCSI of the page.
+    pub(crate) checksum: u32,
+}
 
 /// A word of the index, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +58,8 @@ pub(crate) enum Entry {
         /// The put's ticket.
         ticket: u64,
     },
+    /// The page is in a slot of a lower tier.
+    Stored(Stored),
     /// There was a page, and its bytes cannot be told any more.
     Damaged,
     /// The page in this frame has been delivered to an exclusive get.
@@ -69,6 +88,13 @@ impl Entry {
             Self::Empty => Self::EMPTY_WORD,
             Self::Frame(number) => frame(TAG_FRAME, number),
             Self::Same { value, ticket } => same(TAG_SAME, value, ticket),
+            Self::Stored(at) => {
+                let tag = match at.tier {
+                    Lower::Pm => TAG_PM,
+                    Lower::Remote => TAG_REMOTE,
+                };
+                (tag << TAG_SHIFT) | (u64::from(at.slot) << SLOT_SHIFT) | u64::from(at.checksum)
+            }
             Self::Damaged => TAG_DAMAGED << TAG_SHIFT,
             Self::TakenFrame(number) => frame(TAG_TAKEN_FRAME, number),
             Self::TakenSame { value, ticket } => same(TAG_TAKEN_SAME, value, ticket),
@@ -90,7 +116,19 @@ impl Entry {
         let frame = FrameNo(u32::from_le_bytes(frame));
         let value = (word >> VALUE_SHIFT).to_le_bytes()[0];
         let ticket = word & (Ticket::LIMIT - 1);
+        let stored = |tier| {
+            let [low @ .., _, _, _, _] = word.to_le_bytes();
+            let slot = (word >> SLOT_SHIFT) & u64::from(SLOTS_MAX - 1);
+            Some(Self::Stored(Stored {
+                tier,
+                // Below 2^28.
+                slot: u32::try_from(slot).unwrap_or(0),
+                checksum: u32::from_le_bytes(low),
+            }))
+        };
         match word >> TAG_SHIFT {
+            TAG_PM => stored(Lower::Pm),
+            TAG_REMOTE => stored(Lower::Remote),
             TAG_FRAME => Some(Self::Frame(frame)),
             TAG_SAME => Some(Self::Same { value, ticket }),
             TAG_DAMAGED => Some(Self::Damaged),
@@ -103,7 +141,10 @@ impl Entry {
     /// There is a page, to whoever gets it.
     #[inline]
     pub(crate) fn is_page(self) -> bool {
-        matches!(self, Self::Frame(_) | Self::Same { .. } | Self::Damaged)
+        matches!(
+            self,
+            Self::Frame(_) | Self::Same { .. } | Self::Stored(_) | Self::Damaged
+        )
     }
 
     /// The frame that the entry keeps from being used again.
@@ -111,7 +152,11 @@ impl Entry {
     pub(crate) fn frame(self) -> Option<FrameNo> {
         match self {
             Self::Frame(frame) | Self::TakenFrame(frame) => Some(frame),
-            Self::Empty | Self::Same { .. } | Self::Damaged | Self::TakenSame { .. } => None,
+            Self::Empty
+            | Self::Same { .. }
+            | Self::Stored(_)
+            | Self::Damaged
+            | Self::TakenSame { .. } => None,
         }
     }
 
@@ -143,6 +188,7 @@ impl Entry {
             Self::Frame(frame) | Self::TakenFrame(frame) => {
                 frames.mapping().entry(frame).ticket() > ticket.get()
             }
+            Self::Stored(at) => frames.mapping().slots(at.tier).ticket(at.slot) > ticket.get(),
             Self::Same { ticket: stored, .. } | Self::TakenSame { ticket: stored, .. } => {
                 stored > ticket.get()
             }
@@ -169,6 +215,16 @@ mod tests {
                 ticket: Ticket::MAX.get(),
             },
             Entry::Damaged,
+            Entry::Stored(Stored {
+                tier: Lower::Pm,
+                slot: SLOTS_MAX - 1,
+                checksum: u32::MAX,
+            }),
+            Entry::Stored(Stored {
+                tier: Lower::Remote,
+                slot: 0,
+                checksum: 0,
+            }),
         ] {
             assert_eq!(Entry::from_word(entry.to_word()), entry);
             let taken = entry.taken();

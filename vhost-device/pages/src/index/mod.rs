@@ -16,13 +16,14 @@ mod part;
 mod sparse;
 
 pub(crate) use dense::LEAF_WORDS;
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Entry, Stored};
 pub(crate) use sparse::Adopted;
 
 use crate::frames::{FrameNo, Frames, Prepared};
 use crate::handle::{ObjectId, PageIndex, Ticket};
 use crate::pool::Layout;
 use crate::sys::{OwnedFrame, Pin};
+use crate::tier::LOWER;
 
 /// What to do with an index entry.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(crate) enum Change {
         /// The put's ticket.
         ticket: u64,
     },
+    /// A page in a slot of a lower tier.
+    Stored(Stored),
     /// A page in a frame.
     Frame(Prepared),
 }
@@ -55,6 +58,8 @@ pub(crate) enum Found<'a> {
     Same(u8),
     /// A page whose bytes cannot be told.
     Damaged,
+    /// A page below DRAM.
+    Stored(Stored),
     /// A page in a frame, held still.
     Frame(Pin<'a>),
 }
@@ -71,17 +76,23 @@ pub(crate) struct Slots {
 pub(crate) struct IndexCounts {
     /// Pages, with or without a frame.
     pub(crate) pages: u64,
-    /// Pages without a frame.
+    /// Pages without a frame, and not below DRAM.
     pub(crate) same_filled: u64,
+    /// Pages in each of the tiers below DRAM.
+    pub(crate) stored: [u64; LOWER],
     /// The highest ticket of a page.
     pub(crate) ticket_high: Ticket,
 }
 
 impl IndexCounts {
     /// Counts one more page.
-    pub(crate) fn add(&mut self, framed: bool, ticket: Option<Ticket>) {
+    pub(crate) fn add(&mut self, entry: Entry, ticket: Option<Ticket>) {
         self.pages += 1;
-        self.same_filled += u64::from(!framed);
+        match entry {
+            Entry::Frame(_) => {}
+            Entry::Stored(stored) => self.stored[stored.tier.number()] += 1,
+            _ => self.same_filled += 1,
+        }
         self.ticket_high = self.ticket_high.max(ticket.unwrap_or(Ticket::MIN));
     }
 }
@@ -91,6 +102,7 @@ impl Default for IndexCounts {
         Self {
             pages: 0,
             same_filled: 0,
+            stored: [0; LOWER],
             ticket_high: Ticket::MIN,
         }
     }
@@ -173,17 +185,29 @@ impl Index {
         }
     }
 
-    /// Empties the entry if it is `frame`, and if its lock is free.
-    pub(crate) fn evict(
+    /// What the entry says now.
+    pub(crate) fn peek(&self, frames: &Frames, object: ObjectId, index: PageIndex) -> Entry {
+        match self {
+            Self::Dense(dense) => dense.peek(frames, index),
+            Self::Sparse(sparse) => sparse.peek(object, index),
+        }
+    }
+
+    /// Changes the entry to `new` if it is `frame`, if its lock is free, and if `settle`, called with
+    /// the lock held, agrees.
+    pub(crate) fn replace(
         &self,
         frames: &Frames,
-        object: ObjectId,
-        index: PageIndex,
+        (object, index): (ObjectId, PageIndex),
         frame: FrameNo,
+        new: Entry,
+        settle: impl FnOnce() -> bool,
     ) -> bool {
         match self {
-            Self::Dense(dense) => object == ObjectId::ZERO && dense.evict(frames, index, frame),
-            Self::Sparse(sparse) => sparse.evict(frames, object, index, frame),
+            Self::Dense(dense) => {
+                object == ObjectId::ZERO && dense.replace(frames, index, frame, new, settle)
+            }
+            Self::Sparse(sparse) => sparse.replace(frames, (object, index), frame, new, settle),
         }
     }
 

@@ -113,13 +113,18 @@ impl Part {
     }
 }
 
-/// Disowns the frame of an entry that another takes the place of.
+/// Disowns the frame or slot of an entry that another takes the place of.
 #[inline]
 fn disown(frames: &Frames, old: Entry, new: Entry) {
     if let Some(frame) = old.frame()
         && new.frame() != Some(frame)
     {
         frames.disown(frame);
+    }
+    if let Entry::Stored(stored) = old
+        && new != old
+    {
+        frames.mapping().slots(stored.tier).leave(stored.slot);
     }
 }
 

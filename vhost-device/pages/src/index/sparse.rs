@@ -174,6 +174,7 @@ impl Sparse {
                 Change::Take => old.taken(),
                 Change::PutBack => old.put_back(),
                 Change::Same { value, ticket } => Entry::Same { value, ticket },
+                Change::Stored(stored) => Entry::Stored(stored),
                 Change::Frame(page) => {
                     let add_owner = || frames.add_owner(slots.guest, slots.pool, object);
                     let owner = *part.owner.get_or_insert_with(add_owner);
@@ -229,6 +230,7 @@ impl Sparse {
             }
             Some(Entry::Same { value, .. }) => Found::Same(value),
             Some(Entry::Damaged) => Found::Damaged,
+            Some(Entry::Stored(stored)) => Found::Stored(stored),
             // Under the lock the frame stays in the index, so it can be pinned.
             Some(Entry::Frame(frame)) => frames
                 .mapping()
@@ -237,25 +239,32 @@ impl Sparse {
         }
     }
 
-    pub(crate) fn evict(
+    pub(crate) fn peek(&self, object: ObjectId, index: PageIndex) -> Entry {
+        let shard = self.shard(object, index).lock();
+        let part = shard.parts.get(&object);
+        part.map_or(Entry::Empty, |part| part.get(index))
+    }
+
+    pub(crate) fn replace(
         &self,
         frames: &Frames,
-        object: ObjectId,
-        index: PageIndex,
+        (object, index): (ObjectId, PageIndex),
         frame: FrameNo,
+        new: Entry,
+        settle: impl FnOnce() -> bool,
     ) -> bool {
         let Some(mut shard) = self.shard(object, index).try_lock() else {
             return false;
         };
-        let evicted = shard.with_part(frames, object, |part| {
+        let replaced = shard.with_part(frames, object, |part| {
             let entry = part.get(index);
-            let found = entry == Entry::Frame(frame);
+            let found = entry == Entry::Frame(frame) && settle();
             if found {
-                part.set(frames, index, entry, Entry::Empty);
+                part.set(frames, index, entry, new);
             }
             found
         });
-        evicted.unwrap_or(false)
+        replaced.unwrap_or(false)
     }
 
     pub(crate) fn strike(&self, frames: &Frames, object: ObjectId, index: PageIndex, entry: Entry) {

@@ -9,10 +9,11 @@ use crate::frames::Frames;
 use crate::handle::{ObjectId, PageIndex, Ticket};
 use crate::index::{Entry, Index, LEAF_WORDS};
 use crate::journal::TakenPage;
+use crate::slot_table::SlotState;
 
 /// Reads the leaves of a pool that are in memory. Words that tell nothing become
 /// [`Entry::Damaged`], and taken ones that no journal speaks of are gone.
-pub(super) fn read(frames: &Frames, pool: &mut FoundPool, scan: &mut Scan) -> io::Result<()> {
+pub(super) fn read(frames: &Frames, pool: &mut FoundPool, scan: &mut Scan<'_>) -> io::Result<()> {
     let Index::Dense(dense) = &pool.index else {
         return Ok(());
     };
@@ -46,11 +47,14 @@ pub(super) fn read(frames: &Frames, pool: &mut FoundPool, scan: &mut Scan) -> io
             let ticket = match entry {
                 Entry::Frame(frame) => frames.mapping().entry(frame).ticket(),
                 Entry::Same { ticket, .. } => ticket,
+                Entry::Stored(stored) => {
+                    let slots = frames.mapping().slots(stored.tier);
+                    slots.ticket(stored.slot)
+                }
                 Entry::Damaged => 0,
                 Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. } => continue,
             };
-            let framed = entry.frame().is_some();
-            pool.counts.add(framed, Ticket::new(ticket));
+            pool.counts.add(entry, Ticket::new(ticket));
         }
     }
     Ok(())
@@ -66,7 +70,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// What a word that is not empty says, as far as it is true.
-    fn read(&self, index: PageIndex, word: u64, scan: &mut Scan) -> Entry {
+    fn read(&self, index: PageIndex, word: u64, scan: &mut Scan<'_>) -> Entry {
         let entry = Entry::read_word(word).unwrap_or(Entry::Damaged);
         let taken = matches!(entry, Entry::TakenFrame(_) | Entry::TakenSame { .. });
         let page = TakenPage {
@@ -82,6 +86,11 @@ impl Reader<'_> {
         let place = (self.slot, index);
         let claim = |frame| scan.claim(self.frames, frame, place, self.ephemeral);
         if !entry.frame().is_none_or(claim) {
+            return Entry::Damaged;
+        }
+        if let Entry::Stored(stored) = entry
+            && !scan.slots.claim(self.frames, stored, SlotState::Dense)
+        {
             return Entry::Damaged;
         }
         if taken {

@@ -10,6 +10,8 @@
 //! | --- | --- | --- | --- |
 //! | put, dense | new frame filled and published; no word names it: free | the word | the old frame is named by no word: free |
 //! | put, sparse | new frame filled, not published: free | the frame's state | two frames of one page until the old one is disowned: the higher ticket counts, then the generation |
+//! | demotion | the page is in a slot, which is reserved: free | dense: the word. sparse: the slot is settled, then the frame disowned; the frame counts if both are there | |
+//! | promotion, or a put or flush of a page below | – | dense: the word. sparse: the slot is reserved again | a slot that no word names, or that is reserved, is free |
 //! | put, one byte | – | dense: the word; sparse and ephemeral: the old frame is disowned, and the new page vanishes | |
 //! | flush, evict, exclusive get, dense | – | each page's word | the frame is named by no word: free |
 //! | the same, sparse | – | each page's frame is disowned | its owner record may be another's |
@@ -28,20 +30,25 @@
 
 mod dense;
 mod journals;
+mod slots;
 mod sparse;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 
+use crate::frame_list::FrameList;
 use crate::frames::{FrameNo, Frames};
 use crate::handle::PageIndex;
 use crate::index::{Index, IndexCounts, Slots};
 use crate::limbo::Unresolved;
 use crate::pool::{Layout, POOLS_MAX};
 use crate::records::State;
-use crate::sys::{Mapping, OwnedFrame};
+use crate::sys::Mapping;
+use crate::tier::{LOWER, LowerTier};
 use journals::Journals;
+use slots::Slotted;
+pub(crate) use slots::import;
 
 /// What was found in the files that an engine was opened with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +63,8 @@ pub struct Recovery {
     pub pages: u64,
     /// Those among them that take no frame, the damaged ones included.
     pub same_filled: u64,
+    /// Those among them that are below DRAM.
+    pub stored: u64,
     /// Frames that the dead process had in use and that hold no page: replaced, flushed, or on
     /// their way.
     pub frames_freed: u64,
@@ -81,7 +90,7 @@ pub(crate) struct FoundPool {
 pub(crate) struct Found {
     pub(crate) frames: Frames,
     /// Frames that are free.
-    pub(crate) owned: Vec<OwnedFrame>,
+    pub(crate) owned: FrameList,
     /// Slots of guests.
     pub(crate) guests: Vec<u32>,
     /// Pools by slot.
@@ -93,7 +102,7 @@ pub(crate) struct Found {
 /// The files of a new engine: nothing is in them, and nothing is read.
 pub(crate) fn fresh(mapping: Mapping) -> Found {
     let mut frames = Frames::new(mapping);
-    let (owned, _) = frames.settle(None, None);
+    let (owned, _) = frames.settle(&[], None);
     Found {
         frames,
         owned,
@@ -108,21 +117,24 @@ pub(crate) fn fresh(mapping: Mapping) -> Found {
 }
 
 /// Makes the files of a dead process whole, and says what is in them.
-pub(crate) fn recover(mapping: Mapping) -> io::Result<Found> {
+pub(crate) fn recover(mapping: Mapping, lower: &[Option<LowerTier>; LOWER]) -> io::Result<Found> {
     let mut frames = Frames::new(mapping);
     let (guests, mut pools) = live(&frames);
     clear_ended_leaves(&frames, &pools)?;
     let mut scan = Scan {
-        used: vec![false; frames.mapping().entries().len()],
+        used: vec![false; frames.mapping().frames_known()],
         journals: Journals::read(&frames, &pools),
+        slots: Slotted::new(&frames, lower),
+        lower,
         damaged: 0,
     };
     for pool in &mut pools {
         dense::read(&frames, pool, &mut scan)?;
     }
     let owners = sparse::read(&frames, &mut pools, &mut scan);
+    scan.slots.settle(&frames, lower);
     let unresolved = scan.journals.settle(&frames);
-    let (owned, frames_freed) = frames.settle(Some(&scan.used), Some(owners));
+    let (owned, frames_freed) = frames.settle(&scan.used, Some(owners));
     let_ended_go(&frames, &guests, &pools);
     let sum = |count: fn(&IndexCounts) -> u64| pools.iter().map(|pool| count(&pool.counts)).sum();
     let report = Recovery {
@@ -131,6 +143,7 @@ pub(crate) fn recover(mapping: Mapping) -> io::Result<Found> {
         pools: pools.len() as u64,
         pages: sum(|counts| counts.pages),
         same_filled: sum(|counts| counts.same_filled),
+        stored: sum(|counts| counts.stored.iter().sum()),
         frames_freed,
         damaged: scan.damaged,
         unresolved: unresolved.len() as u64,
@@ -146,10 +159,12 @@ pub(crate) fn recover(mapping: Mapping) -> io::Result<Found> {
 }
 
 /// What is known while the files are read.
-struct Scan {
+struct Scan<'a> {
     /// Frames that a page, or a taken page, is in.
     used: Vec<bool>,
     journals: Journals,
+    slots: Slotted,
+    lower: &'a [Option<LowerTier>; LOWER],
     damaged: u64,
 }
 
@@ -233,7 +248,7 @@ fn let_ended_go(frames: &Frames, guests: &[u32], pools: &[FoundPool]) {
     }
 }
 
-impl Scan {
+impl Scan<'_> {
     /// Marks the frame of a page as used, if the frame table says the same of it as the index.
     fn claim(
         &mut self,

@@ -99,7 +99,7 @@ impl Worker {
         };
         let mut remove = |entry: Entry| {
             pool.leave(entry);
-            removed.take_many(shared, entry, &mut self.freed);
+            removed.take_many(shared, &pool.account, self.number, entry, &mut self.freed);
         };
         clear(&mut keep, &mut remove, &shared.frames);
         shared.free.give_all(&mut self.freed);

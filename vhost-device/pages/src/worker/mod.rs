@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub use answers::{FlushResult, GetMode, GetResult, PutResult, WorkerError};
 
 use crate::counters::Stripe;
+use crate::handle::{PAGE_SIZE, PageBytes};
 use crate::index::Entry;
 use crate::pool::Pool;
 use crate::shared::{Removed, Shared};
@@ -32,6 +33,8 @@ pub struct Worker {
     /// The journal that this worker alone writes.
     journal: u32,
     taking: Option<Taking>,
+    /// Where a page below DRAM is read to.
+    scratch: Box<PageBytes>,
 }
 
 impl Worker {
@@ -49,13 +52,20 @@ impl Worker {
             number,
             hand: None,
             freed: Vec::new(),
+            scratch: Box::new([0; PAGE_SIZE]),
         })
+    }
+
+    /// The number that this worker counts under.
+    pub(crate) fn number(&self) -> u16 {
+        self.number
     }
 
     /// Frees and counts an entry that is no longer in the index.
     fn remove(&mut self, pool: &Pool, old: Entry) {
         let mut removed = Removed::default();
-        if let Some(frame) = removed.take(&self.shared, old) {
+        let (shared, account) = (&self.shared, &*pool.account);
+        if let Some(frame) = removed.take(shared, account, self.number, old) {
             self.shared.free.give(self.number, frame);
         }
         removed.settle(&self.shared, pool, self.number);

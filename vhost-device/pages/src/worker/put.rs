@@ -18,6 +18,7 @@ use crate::frames::Prepared;
 use crate::handle::{ObjectId, PageIndex, PageSource, Ticket};
 use crate::index::{Change, Entry};
 use crate::pool::Pool;
+use crate::replacement::Event;
 use crate::shared::{EVICTIONS_MAX, Evicted, Removed};
 
 /// The page that a put is about.
@@ -86,6 +87,10 @@ impl Worker {
         }
         let checksum = checksum::of(bytes);
         let ephemeral = pool.is_ephemeral();
+        if !ephemeral && !self.has_room_despite_promises(&page) {
+            self.hold(frame);
+            return self.refuse(&page, PutResult::RefusedFull);
+        }
         if ephemeral && !self.admit_ephemeral(pool) {
             self.hold(frame);
             return self.refuse(&page, PutResult::RefusedFull);
@@ -101,10 +106,22 @@ impl Worker {
         )
     }
 
+    /// Whether there is a place for a persistent page. Only where more was promised than there is, there
+    /// may be none.
+    fn has_room_despite_promises(&self, at: &At<'_>) -> bool {
+        let shared = &self.shared;
+        let in_place = || {
+            let entry = (at.pool.index).peek(&shared.frames, at.object, at.index);
+            matches!(entry, Entry::Frame(_))
+        };
+        !shared.may_overcommit() || in_place() || shared.finds_room(self.number)
+    }
+
     /// Publishes a page that is in a frame.
     fn put_frame(&mut self, at: &At<'_>, page: Prepared) -> PutResult {
         let shared = &*self.shared;
         let ephemeral = page.ephemeral;
+        let number = page.frame.number();
         let mut page = Some(page);
         let mut result = PutResult::RefusedFull;
         let old = at
@@ -122,6 +139,19 @@ impl Worker {
                 result = PutResult::Stored;
                 page.take().map_or(Change::Keep, Change::Frame)
             });
+        if page.is_none() {
+            if !ephemeral {
+                let tracked = Event::Insert(at.pool.account.slot, number);
+                shared.track(self.number, tracked);
+            }
+            if !matches!(old, Some(Entry::Frame(_))) {
+                shared.enter_dram(&at.pool.account, 1);
+                shared.obey(&at.pool.account, self.number);
+            } else if ephemeral {
+                // The old frame is counted off with its page.
+                shared.enter_dram(&at.pool.account, 1);
+            }
+        }
         if let Some(page) = page {
             if ephemeral {
                 at.pool.account.leave_ephemeral(1, 0);
@@ -210,7 +240,7 @@ impl Worker {
         let (Entry::Frame(frame), false) = (old, pool.is_ephemeral()) else {
             return false;
         };
-        if let Some(frame) = self.shared.frames.mapping().retire(frame) {
+        if let Some(frame) = self.shared.retire(&pool.account, self.number, frame) {
             self.hold(frame);
         }
         true
@@ -222,7 +252,8 @@ impl Worker {
             return;
         }
         let mut removed = Removed::default();
-        if let Some(frame) = removed.take(&self.shared, old) {
+        let (shared, account) = (&self.shared, &*pool.account);
+        if let Some(frame) = removed.take(shared, account, self.number, old) {
             self.hold(frame);
         }
         removed.settle(&self.shared, pool, self.number);

@@ -51,17 +51,38 @@ impl Worker {
         sink: &mut impl PageSink,
     ) -> GetResult {
         self.check(pool);
-        let taking = self.taking.as_mut().expect("a taking has begun");
+        let taking = self.taking.as_ref().expect("a taking has begun");
         assert!(taking.taken < TAKE_PAGES_MAX, "a taking has too many pages");
         if !pool.index.holds(object, index) {
             return GetResult::BadIndex;
         }
+        let result = loop {
+            if !self.bring_up(pool, object, index) {
+                break GetResult::Corrupt;
+            }
+            if let Some(result) = self.try_take(pool, object, index, sink) {
+                break result;
+            }
+        };
+        self.count_get(pool, result);
+        result
+    }
+
+    /// Takes a page that is not below DRAM; nothing if it is.
+    fn try_take(
+        &mut self,
+        pool: &Pool,
+        object: ObjectId,
+        index: PageIndex,
+        sink: &mut impl PageSink,
+    ) -> Option<GetResult> {
+        let taking = self.taking.as_mut().expect("a taking has begun");
         let frames = &self.shared.frames;
         let journal = &frames.mapping().journals()[self.journal as usize];
-        let mut result = GetResult::Miss;
+        let mut result = None;
         let old = pool.index.update(frames, object, index, false, |old| {
             result = deliver_entry(frames, old, sink);
-            if !result.is_hit() {
+            if !result.is_some_and(GetResult::is_hit) {
                 return Change::Keep;
             }
             if taking.taken == 0 {
@@ -79,13 +100,15 @@ impl Worker {
             pool.leave(old);
             Change::Take
         });
-        if result.is_hit() {
+        if result.is_some_and(GetResult::is_hit) {
             let mut removed = Removed::default();
             removed.count(old.unwrap_or(Entry::Empty));
             removed.settle(&self.shared, pool, self.number);
         }
-        self.count_get(pool, result);
-        result
+        match old {
+            Some(Entry::Stored(_)) => None,
+            _ => Some(result.unwrap_or(GetResult::Miss)),
+        }
     }
 
     /// The pages taken have arrived: they are forgotten.

@@ -3,16 +3,18 @@
 
 use std::fs::File;
 
-use tmem_pages::{Engine, EngineFiles, GetMode, GetResult, Guest, Pool, Worker};
+use tmem_pages::{GetMode, GetResult, Guest, Pool, Worker};
 
 use super::log::{Bulk, MISSING, NOTHING, PAGES, POOLS, SHARED, ThreadLog};
 use super::model::{Content, Sink};
-use super::workload::{CONFIG, attach, epoch_of, id, name, resolve, shared_page, spec};
+use super::workload::{Places, attach, epoch_of, id, name, resolve, shared_page, spec};
 
 /// What the rounds met, so that a run that met nothing fails.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Met {
     pub(crate) pages: u64,
+    /// Pages below DRAM.
+    pub(crate) stored: u64,
     pub(crate) unresolved: u64,
     pub(crate) frames_freed: u64,
     /// Requests under way that were found done.
@@ -23,11 +25,12 @@ pub(crate) struct Met {
 
 /// Opens the files and holds them against the log, which then says what was found. What exclusive
 /// gets have taken is ended here, or left to the next process.
-pub(crate) fn judge(files: &EngineFiles, log: &File, resolving: bool, met: &mut Met) {
-    let (engine, recovery) = Engine::open(CONFIG, files.try_clone().unwrap()).unwrap();
+pub(crate) fn judge(places: &Places, log: &File, resolving: bool, met: &mut Met) {
+    let (engine, recovery) = places.open().unwrap();
     engine.self_check();
     assert_eq!(recovery.damaged, 0);
     met.pages += recovery.pages;
+    met.stored += recovery.stored;
     met.unresolved += recovery.unresolved;
     met.frames_freed += recovery.frames_freed;
     let (guests, shared) = attach(&engine);

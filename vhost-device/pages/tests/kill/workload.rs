@@ -3,13 +3,16 @@
 //! it knows exactly, and all put the same few pages of one more guest.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tmem_pages::slots::{Durability, Opened, OpenedAs, SlotError, SlotFile};
 use tmem_pages::{
-    Engine, EngineConfig, EngineFiles, Epoch, FlushResult, GetMode, GetResult, Guest, GuestConfig,
-    Layout, ObjectId, PAGE_SIZE, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Ticket,
-    Worker,
+    DramLimits, Engine, EngineConfig, EngineError, EngineFiles, Epoch, FlushResult, GetMode,
+    GetResult, Guest, GuestConfig, Layout, ObjectId, PAGE_SIZE, PageIndex, Pool, PoolId, PoolKind,
+    PoolSpec, PutResult, Recovery, Step, Stores, Ticket, Worker,
 };
 
 use super::log::{Bulk, MISSING, NOTHING, PAGES, POOLS, SHARED, THREADS, ThreadLog};
@@ -18,10 +21,62 @@ use super::model::{Content, Random, Sink, Source};
 /// Small, so that grants and frames are often full.
 pub(crate) const CONFIG: EngineConfig = EngineConfig {
     frames: 420,
-    workers_max: 3,
+    workers_max: 4,
     guests_max: 4,
 };
-const _: () = assert!(CONFIG.workers_max as usize == THREADS);
+// One for the mover.
+const _: () = assert!(CONFIG.workers_max as usize == THREADS + 1);
+
+/// Frames, where there are tiers below, and slots of these.
+const TIERED: [u32; 3] = [50, 160, 210];
+
+/// Opens a slot file. A process that is being started has a copy of every descriptor for a moment, and
+/// with it every lock.
+fn open_slots(file: &File, slots: u32) -> (SlotFile, Opened) {
+    // A descriptor of its own, since a lock belongs to what was opened.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = Path::new(&path);
+    loop {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        match SlotFile::open(file.into(), path, slots, Durability::Process) {
+            Ok(opened) => return opened,
+            Err(SlotError::Locked { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What a process works on: the engine's files, and those of the tiers below DRAM.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) files: EngineFiles,
+    pub(crate) slots: Option<[File; 2]>,
+}
+
+impl Places {
+    /// Opens the engine that is in the files.
+    pub(crate) fn open(&self) -> Result<(Arc<Engine>, Recovery), EngineError> {
+        let Some(slots) = &self.slots else {
+            return Engine::open(CONFIG, self.files.try_clone()?);
+        };
+        let mut sizes = TIERED[1..].iter();
+        let [pm, remote] = slots.each_ref().map(|file| {
+            let (store, opened) = open_slots(file, *sizes.next().unwrap());
+            assert!(matches!(opened.found, OpenedAs::New | OpenedAs::Kept));
+            Some(Arc::new(store) as _)
+        });
+        let stores = Stores {
+            pm,
+            remote,
+            keep_over_reboot: false,
+        };
+        let config = EngineConfig {
+            frames: TIERED[0],
+            ..CONFIG
+        };
+        Engine::open_tiered(config, self.files.try_clone()?, stores)
+    }
+}
 const GRANT: u64 = 90;
 /// Objects of a sparse pool.
 const OBJECTS: u64 = 4;
@@ -80,9 +135,20 @@ pub(crate) fn resolve(guest: &Guest, thread: usize, log: &ThreadLog) -> bool {
 }
 
 /// Runs until it is killed.
-pub(crate) fn run(files: EngineFiles, log: &File, seed: u64) {
-    let (engine, _) = Engine::open(CONFIG, files).unwrap();
+pub(crate) fn run(places: &Places, log: &File, seed: u64) {
+    let (engine, _) = places.open().unwrap();
     let (guests, shared) = attach(&engine);
+    let mover = places.slots.is_some().then(|| {
+        let mover = engine.mover(Box::new(|| {}));
+        guests[0].set_policy("lru", 1).unwrap();
+        let cap_pages = Some(20);
+        let limits = DramLimits {
+            cap_pages,
+            ..DramLimits::default()
+        };
+        guests[1].set_dram_limits(limits).unwrap();
+        mover.unwrap()
+    });
     let shared: Vec<_> = (0..2)
         .map(|pool| shared.create_pool(PoolId(pool), spec(pool as usize)))
         .map(Result::unwrap)
@@ -93,6 +159,15 @@ pub(crate) fn run(files: EngineFiles, log: &File, seed: u64) {
     let newest = logs.iter().map(|log| log.tickets).max().unwrap();
     let issued = AtomicU64::new(newest);
     std::thread::scope(|scope| {
+        if let Some(mut mover) = mover {
+            scope.spawn(move || {
+                for round in 0_u32.. {
+                    if mover.step(round.is_multiple_of(2)) == Step::Idle {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
         for ((thread, mut known), guest) in (0..THREADS).zip(logs).zip(guests) {
             resolve(&guest, thread, &known);
             known.tickets = newest + TICKETS;

@@ -18,8 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const UNDISTURBED: (u32, Duration) = (16, Duration::from_millis(500));
 
 /// A guest under load.
-pub(super) struct Scene {
-    pub(super) daemon: Daemon,
+pub(in crate::suite) struct Scene {
+    pub(in crate::suite) daemon: Daemon,
     guest: Guest,
     clock: GuestClock,
     /// Instants at which nothing happened.
@@ -29,12 +29,12 @@ pub(super) struct Scene {
 
 impl Scene {
     /// A guest whose programs swap to a daemon with `lines` in its configuration.
-    pub(super) fn set(bench: &Bench<'_>, lines: &str) -> Result<Self> {
+    pub(in crate::suite) fn set(bench: &Bench<'_>, lines: &str) -> Result<Self> {
         Self::with(bench, bench.daemon_with(&["vm0"], lines, false)?)
     }
 
     /// A guest whose programs swap to `daemon`.
-    pub(super) fn with(bench: &Bench<'_>, daemon: Daemon) -> Result<Self> {
+    pub(in crate::suite) fn with(bench: &Bench<'_>, daemon: Daemon) -> Result<Self> {
         let (daemon, mut guest) = bench.swapping_to(daemon)?;
         let clock = GuestClock::of(&mut guest)?;
         load::start(&mut guest, bench.seed)?;
@@ -54,7 +54,7 @@ impl Scene {
     }
 
     /// Ends the load, checks that no page was lost, refused or left over, and ends guest and daemon.
-    pub(super) fn end(mut self) -> Result<Outcome> {
+    pub(in crate::suite) fn end(mut self) -> Result<Outcome> {
         let ended = Instant::now();
         let load = load::end(&mut self.guest)?;
         let left = settled(&self.daemon, &mut self.guest, "vm0")?;
@@ -79,14 +79,14 @@ impl Scene {
 }
 
 /// What came of a guest under load.
-pub(super) struct Outcome {
+pub(in crate::suite) struct Outcome {
     load: load::Report,
     clock: GuestClock,
     undisturbed: Vec<Instant>,
     /// When the test began to do something to the daemon.
     since: Instant,
     /// When the load was told to end.
-    pub(super) ended: Instant,
+    pub(in crate::suite) ended: Instant,
     put: u64,
     got: u64,
     left: u64,
@@ -95,7 +95,7 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Median and maximum of the times that the guest stood still after each of `events`, in µs;
     /// after `until` nothing counts.
-    pub(super) fn stalls(&self, events: &[Instant], until: Instant) -> (u64, u64) {
+    pub(in crate::suite) fn stalls(&self, events: &[Instant], until: Instant) -> (u64, u64) {
         let events: Vec<u64> = events.iter().map(|&at| self.clock.shows_at(at)).collect();
         median_and_max(&stalls(
             &self.load.slow,
@@ -104,7 +104,7 @@ impl Outcome {
         ))
     }
 
-    pub(super) fn figures(&self) -> Vec<Figure> {
+    pub(in crate::suite) fn figures(&self) -> Vec<Figure> {
         let (p50, max) = self.stalls(&self.undisturbed, self.since);
         vec![
             ("stress_passes_verified", self.load.stress_passes),
@@ -123,7 +123,7 @@ impl Outcome {
 }
 
 /// Waits for a worker other than `last`.
-pub(super) fn next_worker(daemon: &Daemon, last: Option<Worker>) -> Result<Worker> {
+pub(in crate::suite) fn next_worker(daemon: &Daemon, last: Option<Worker>) -> Result<Worker> {
     let start = Instant::now();
     loop {
         if let Some(worker) = daemon.worker().filter(|worker| last != Some(*worker)) {
@@ -138,7 +138,7 @@ pub(super) fn next_worker(daemon: &Daemon, last: Option<Worker>) -> Result<Worke
 }
 
 /// Waits until the daemon's processes are as `is_so` wants them.
-pub(super) fn until(
+pub(in crate::suite) fn until(
     daemon: &Daemon,
     is_so: impl Fn(&DaemonStatus) -> bool,
 ) -> Result<DaemonStatus> {
@@ -158,7 +158,7 @@ pub(super) fn until(
 }
 
 /// Waits until guests are served and the daemon's processes are as `is_so` wants them.
-pub(super) fn served(
+pub(in crate::suite) fn served(
     daemon: &Daemon,
     is_so: impl Fn(&DaemonStatus) -> bool,
 ) -> Result<DaemonStatus> {

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A made-up daemon with two guests. The file that includes this one brings `AdminSource` along.
+//! A made-up daemon with two guests and three tiers. The file that includes this one brings the traits
+//! and their errors along.
+
+// Named by their paths, so that they are found wherever this file is included from.
+#[path = "fake/figures.rs"]
+mod figures;
+#[path = "fake/tiers.rs"]
+pub(crate) mod tiers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -7,12 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tmem_admin_api::{
     Bucket, DaemonOperation, DaemonState, DaemonStatus, EndCause, Guest, GuestStats, Health,
-    Histogram, Latency, Memory, Op, OperationState, OperationStatus, PAGE_BYTES, PageResult,
-    PageTotals, Pool, PoolKind, PoolLayout, ProcessStatus, Recovery, RequestStatus, Resident,
-    SandboxLayer, Schema, Status, Tier, WorkerEnd,
+    Histogram, HitTier, Latency, LinkDirection, Memory, Op, OperationState, OperationStatus,
+    PAGE_BYTES, PageResult, PageTotals, Pool, PoolKind, PoolLayout, ProcessStatus, Recovery,
+    RefusalReason, RequestStatus, Resident, SandboxLayer, Schema, StageTimes, Status, TierName,
+    WorkerEnd,
 };
 
-use super::{AdminSource, RequestError};
+use super::{AdminSource, RequestError, TierAdmin, TierError};
+use tiers::FakeTiers;
 
 /// Answers always the same, except that each look at the counters finds a second and 1000 puts of
 /// `web` more, and each look at the daemon finds an operation a step further.
@@ -23,6 +32,7 @@ pub(crate) struct FakeSource {
     daemon: Mutex<DaemonStatus>,
     steps: Mutex<VecDeque<OperationStatus>>,
     refusal: Mutex<Option<RequestError>>,
+    tiers: Option<FakeTiers>,
 }
 
 // Not every test that includes this file asks for everything.
@@ -57,7 +67,13 @@ impl FakeSource {
             daemon: Mutex::new(daemon),
             steps: Mutex::default(),
             refusal: Mutex::default(),
+            tiers: Some(FakeTiers::default()),
         }
+    }
+
+    /// The same with these tiers, or with none that it tells of.
+    pub(crate) fn on(self, tiers: Option<FakeTiers>) -> Self {
+        Self { tiers, ..self }
     }
 
     /// Takes no operation on, once.
@@ -152,11 +168,14 @@ fn web() -> Guest {
         epoch: Some("00112233445566778899aabbccddeeff".into()),
         queue_pairs: 2,
         grant_pages: 262_144,
-        held_pages: 1500,
+        held_pages: 2200,
         same_filled_pages: 300,
         frame_pages: 1200,
+        pm_pages: 500,
+        remote_pages: 200,
         pools: 2,
         poll_us: 50,
+        memory: None,
     }
 }
 
@@ -174,10 +193,13 @@ fn odd() -> Guest {
         frame_pages: 0,
         pools: 0,
         poll_us: 0,
+        ..Guest::default()
     }
 }
 
 fn pool(id: u32, kind: PoolKind, layout: PoolLayout, frames: u64, same_filled: u64) -> Pool {
+    let persistent = kind == PoolKind::Persistent;
+    let (pm, remote) = if persistent { (500, 200) } else { (0, 0) };
     Pool {
         guest: "web".into(),
         id,
@@ -188,9 +210,11 @@ fn pool(id: u32, kind: PoolKind, layout: PoolLayout, frames: u64, same_filled: u
         } else {
             0
         },
-        pages: frames + same_filled,
+        pages: frames + same_filled + pm + remote,
         same_filled,
         frames,
+        pm,
+        remote,
         puts: 9000,
         gets: 7000,
         misses: 12,
@@ -199,13 +223,44 @@ fn pool(id: u32, kind: PoolKind, layout: PoolLayout, frames: u64, same_filled: u
         stale: 2,
         evicted: if kind == PoolKind::Ephemeral { 40 } else { 0 },
         corrupt: 0,
+        hits: hits(),
+        tiers: figures::counts(),
+    }
+}
+
+fn hits() -> BTreeMap<HitTier, u64> {
+    BTreeMap::from([
+        (HitTier::SameFilled, 300),
+        (HitTier::Dram, 5900),
+        (HitTier::Victim, 100),
+        (HitTier::Pm, 400),
+        (HitTier::Remote, 300),
+    ])
+}
+
+fn stages() -> StageTimes {
+    let times = |upper_ns, count| {
+        let bucket = Bucket { upper_ns, count };
+        Histogram::from_buckets([bucket], upper_ns * count, upper_ns)
+    };
+    StageTimes {
+        queue_wait: times(800, 16_000),
+        tiers: BTreeMap::from([
+            (TierName::Dram, times(600, 15_000)),
+            (TierName::Pm, times(9000, 1300)),
+            (TierName::Remote, times(1800, 600)),
+        ]),
+        links: BTreeMap::from([(
+            TierName::Remote,
+            BTreeMap::from([(LinkDirection::In, times(6300, 300))]),
+        )]),
     }
 }
 
 impl AdminSource for FakeSource {
     fn status(&self) -> Status {
         let parts = Memory {
-            frames_bytes: 1200 * PAGE_BYTES,
+            frames_bytes: 1264 * PAGE_BYTES,
             idle_frames_bytes: 100 * PAGE_BYTES,
             frame_table_bytes: 64 << 10,
             index_bytes: 32 << 10,
@@ -220,22 +275,28 @@ impl AdminSource for FakeSource {
         let daemon = self.daemon();
         let mut reasons = daemon.reasons();
         reasons.extend(self.trouble.map(String::from));
+        // A daemon that has failed knows no pages.
+        let known = self.tiers.as_ref();
+        let known = known.filter(|_| daemon.state != DaemonState::Failed);
+        let tiers = known.map(|tiers| tiers.tiers()).unwrap_or_default();
+        reasons.extend(tiers.iter().filter_map(|tier| tier.reason()));
+        let promises = known.map(FakeTiers::promises);
+        reasons.extend(promises.and_then(|promises| promises.reason()));
         Status {
             schema: Schema,
             version: "1.2.3".into(),
             uptime_seconds: 93_784,
             health: Health::from_reasons(&reasons),
             reasons,
-            emulated: false,
-            tiers: vec![Tier {
-                name: "dram".into(),
-                capacity_bytes: 1 << 30,
-                used_bytes: 1200 * PAGE_BYTES,
-            }],
+            emulated: tiers.iter().any(|tier| tier.emulated),
+            tiers,
+            promises,
             pages: PageTotals {
-                held: 1500,
+                held: 2200,
                 same_filled: 300,
                 frames: 1200,
+                pm: 500,
+                remote: 200,
             },
             memory: Memory::explain(resident, parts),
             guests: 2,
@@ -245,7 +306,17 @@ impl AdminSource for FakeSource {
     }
 
     fn guests(&self) -> Vec<Guest> {
-        vec![odd(), web()]
+        let guests = [odd(), web()].map(|guest| {
+            let Some(tiers) = &self.tiers else {
+                return guest;
+            };
+            Guest {
+                grant_pages: tiers.grant(&guest.name),
+                memory: tiers.memory(&guest.name),
+                ..guest
+            }
+        });
+        guests.into()
     }
 
     fn guest(&self, name: &str) -> Option<Guest> {
@@ -320,12 +391,17 @@ impl AdminSource for FakeSource {
                 ),
                 put: Histogram::from_buckets([puts_counted], puts * 3000, 4000),
             },
+            hits: hits(),
+            refused: BTreeMap::from([(RefusalReason::OverGrant, 2), (RefusalReason::Frozen, 1)]),
+            tiers: figures::counts(),
+            stages: stages(),
         })
     }
 
     fn uptime_ns(&self) -> u64 {
         1_000_000_000 * (1 + self.looks.fetch_add(1, Ordering::Relaxed))
     }
+
     fn daemon(&self) -> DaemonStatus {
         let mut daemon = self.daemon.lock().unwrap();
         if daemon.operation.is_some() {
@@ -351,5 +427,9 @@ impl AdminSource for FakeSource {
             pause_ms: None,
         });
         Ok(id)
+    }
+
+    fn tier_admin(&self) -> Option<&dyn TierAdmin> {
+        self.tiers.as_ref().map(|tiers| tiers as &dyn TierAdmin)
     }
 }

@@ -13,7 +13,7 @@ use crate::admin::Caretaker;
 
 const HOST: &str = "HTTP/1.1\r\nhost: tmem\r\n";
 
-fn post(daemon: &Daemon, path: &str, body: &str) -> (u16, Value) {
+pub(super) fn post(daemon: &Daemon, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let request = format!("POST {path} {HOST}content-length: {length}\r\n\r\n{body}");
     parsed(&daemon.say(request.as_bytes()))

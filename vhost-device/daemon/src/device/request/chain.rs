@@ -4,10 +4,15 @@
 use std::ops::Deref;
 
 use virtio_queue::DescriptorChain;
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::Malformed;
 use crate::limits::CHAIN_DESCRIPTORS_MAX;
+
+/// Bytes of a descriptor.
+const DESCRIPTOR_BYTES: u32 = 16;
+const _: () = assert!(size_of::<Descriptor>() == DESCRIPTOR_BYTES as usize);
 
 /// One descriptor's piece of guest memory. Nothing about it has been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,28 +73,77 @@ impl Chain {
                 return Err(Malformed::Long);
             }
             complete = !descriptor.has_next();
-            let writable = descriptor.is_write_only();
-            if !writable && !self.writable.is_empty() {
-                return Err(Malformed::Order);
-            }
-            if descriptor.len() == 0 {
-                continue;
-            }
-            let segment = Segment {
-                addr: descriptor.addr(),
-                len: descriptor.len(),
-            };
-            if writable {
-                self.writable.push(segment);
-            } else {
-                self.readable.push(segment);
-            }
+            self.push(&descriptor)?;
         }
         if complete {
             Ok(())
         } else {
             Err(Malformed::Chain)
         }
+    }
+
+    /// As [`Chain::gather`], of the chain with this head in a table of so many descriptors: for one
+    /// that is not in the available ring any more.
+    ///
+    /// # Errors
+    /// As for [`Chain::gather`].
+    pub fn gather_at(
+        &mut self,
+        mem: &GuestMemoryMmap,
+        (mut table, size): (GuestAddress, u16),
+        head: u16,
+    ) -> Result<(), Malformed> {
+        self.readable.clear();
+        self.writable.clear();
+        let (mut size, mut index) = (u32::from(size), u32::from(head));
+        let mut indirect = false;
+        let mut seen = 0;
+        loop {
+            if index >= size {
+                return Err(Malformed::Chain);
+            }
+            let bytes = u64::from(index) * size_of::<Descriptor>() as u64;
+            let at = table.checked_add(bytes).ok_or(Malformed::Chain)?;
+            let descriptor: Descriptor = mem.read_obj(at).map_err(|_| Malformed::Chain)?;
+            if descriptor.refers_to_indirect_table() {
+                if indirect || descriptor.has_next() {
+                    return Err(Malformed::Chain);
+                }
+                indirect = true;
+                (table, index) = (descriptor.addr(), 0);
+                size = descriptor.len() / DESCRIPTOR_BYTES;
+                continue;
+            }
+            if seen == CHAIN_DESCRIPTORS_MAX {
+                return Err(Malformed::Long);
+            }
+            seen += 1;
+            self.push(&descriptor)?;
+            if !descriptor.has_next() {
+                return Ok(());
+            }
+            index = u32::from(descriptor.next());
+        }
+    }
+
+    fn push(&mut self, descriptor: &Descriptor) -> Result<(), Malformed> {
+        let writable = descriptor.is_write_only();
+        if !writable && !self.writable.is_empty() {
+            return Err(Malformed::Order);
+        }
+        if descriptor.len() == 0 {
+            return Ok(());
+        }
+        let segment = Segment {
+            addr: descriptor.addr(),
+            len: descriptor.len(),
+        };
+        if writable {
+            self.writable.push(segment);
+        } else {
+            self.readable.push(segment);
+        }
+        Ok(())
     }
 }
 

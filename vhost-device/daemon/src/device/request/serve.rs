@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tmem_abi::{BATCH_PAGES_MAX, ResponseHeader, result, status};
 use tmem_admin_api::Op;
+use tmem_pages::trace;
 use tmem_pages::{FlushResult, GetMode, GetResult, Guest, Pool, PutResult, Worker};
 use vm_memory::GuestMemoryMmap;
 
@@ -14,6 +15,9 @@ use super::{
     Chain, Cursor, Malformed, PAGE_BYTES, Parsed, RESPONSE_BYTES, Rejection, Request, Segment,
 };
 use crate::limits::{CHUNK_PAGES, FLUSH_CHUNK_PAGES, USE_PAGES};
+use crate::tiers::linked;
+use crate::tiers::paths::{LOWER, lower};
+use crate::tiers::traces::GuestTrace;
 
 /// Result codes that exist.
 pub const RESULTS: usize = 8;
@@ -175,6 +179,67 @@ impl Job<'_> {
         )
     }
 
+    /// Pages of a GET in each lower tier now; they may move before they are got.
+    pub(crate) fn pages_below(&self, worker: &Worker) -> [u32; LOWER] {
+        let mut below = [0; LOWER];
+        if let Action::Get { pages, .. } = self.request.action {
+            for nth in 0..pages.count() {
+                let index = pages.index(nth, self.list);
+                let tier = worker.tier_of(self.pool, self.request.object, index);
+                if let Some(count) = tier.and_then(lower).and_then(|tier| below.get_mut(tier)) {
+                    *count += 1;
+                }
+            }
+        }
+        below
+    }
+
+    /// Adds the request to a trace: the pages that it is about, not what becomes of them.
+    pub(crate) fn record(&self, trace: &GuestTrace, pair: usize, now: u64) {
+        let (op, pages) = match self.request.action {
+            Action::Put(_, pages) => (trace::Op::Put, Some(pages)),
+            Action::Get { pages, .. } => (trace::Op::Get, Some(pages)),
+            Action::Flush(_, pages) => (trace::Op::Flush, Some(pages)),
+            Action::FlushObject(_) => (trace::Op::FlushObject, None),
+            Action::FlushPool(_) => (trace::Op::FlushPool, None),
+        };
+        let whole_pool = op == trace::Op::FlushPool;
+        let event = trace::Event {
+            at: trace.since(now),
+            op,
+            pool: self.pool.id(),
+            object: if whole_pool {
+                0
+            } else {
+                trace::object_hash(self.request.object)
+            },
+            index: 0,
+            pages: 0,
+        };
+        let Some(pages) = pages else {
+            return trace.recorder.record(pair, event);
+        };
+        let run = |first: u32, pages| {
+            let index = first;
+            trace.recorder.record(
+                pair,
+                trace::Event {
+                    index,
+                    pages,
+                    ..event
+                },
+            );
+        };
+        match pages {
+            Pages::Run { count, .. } => run(pages.index(0, self.list).0, count),
+            Pages::List { count } => {
+                for nth in 0..count {
+                    run(pages.index(nth, self.list).0, 1);
+                }
+            }
+        }
+    }
+
     /// Deals with the next pages, at most a chunk of them. Returns whether that was all.
     pub fn step(&mut self, mem: &GuestMemoryMmap, worker: &mut Worker) -> bool {
         let object = self.request.object;
@@ -194,11 +259,21 @@ impl Job<'_> {
                 for nth in self.chunk(pages) {
                     let index = pages.index(nth, self.list);
                     let code = match self.walk.next(mem, self.data) {
-                        Some(mut page) => get_code(if exclusive {
-                            worker.take(self.pool, object, index, &mut page)
-                        } else {
-                            worker.get(self.pool, object, index, GetMode::Copy, &mut page)
-                        }),
+                        Some(mut page) => {
+                            let mut get = || {
+                                get_code(if exclusive {
+                                    worker.take(self.pool, object, index, &mut page)
+                                } else {
+                                    worker.get(self.pool, object, index, GetMode::Copy, &mut page)
+                                })
+                            };
+                            match get() {
+                                // What an emulated link did to it is not in the tier: it is sent
+                                // once more.
+                                result::CORRUPT if linked::was_struck() => get(),
+                                code => code,
+                            }
+                        }
                         None => result::IO_ERROR,
                     };
                     if code == result::OK {

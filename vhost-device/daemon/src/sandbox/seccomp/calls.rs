@@ -65,6 +65,21 @@ pub(super) const THREAD_OLD: &[c_long] = &[libc::SYS_epoll_wait, libc::SYS_poll,
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const THREAD_OLD: &[c_long] = &[];
 
+/// What a store of pages in a file calls besides: whoever puts, gets or moves pages.
+pub(super) const STORE: &[c_long] = &[
+    libc::SYS_preadv,
+    libc::SYS_preadv2,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_fadvise64,
+    libc::SYS_sync_file_range,
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_msync,
+    libc::SYS_fstatfs,
+    libc::SYS_ftruncate,
+];
+
 /// Talking on a socket that is connected.
 pub(super) const TALK: &[c_long] = &[
     libc::SYS_sendto,
@@ -166,6 +181,8 @@ pub(super) const KEEPER: &[c_long] = &[
     libc::SYS_listen,
     libc::SYS_connect,
     libc::SYS_unlinkat,
+    // Opening the tiers' files as a worker that is not sandboxed yet.
+    libc::SYS_flock,
     // Opening a worker's program beneath its folder.
     libc::SYS_openat2,
     // The loader and the C library, before main.

@@ -7,7 +7,8 @@
 //!       ├ Control      all of that: it starts the others
 //!       ├ Connection   talks on its socket and maps what it is sent
 //!       ├ Admin        accepts and talks
-//!       └ Queue        memory, event descriptors, waiting
+//!       ├ Queue        memory, event descriptors, waiting, the tiers' files
+//!       └ Mover        the same, without a guest
 //! ```
 //! Filters add up: a call must please all of them. One that a filter does not know ends the process
 //! (SIGSYS), since it comes from a defect or from an attacker, and a worker is started anew. The
@@ -40,6 +41,8 @@ pub enum ThreadKind {
     Queue,
     /// Serves the admin API.
     Admin,
+    /// Moves pages between tiers.
+    Mover,
 }
 
 thread_local! {
@@ -80,12 +83,13 @@ pub fn enter_thread(mode: Mode, kind: ThreadKind) -> Result<(), Error> {
 
 /// The filter of a kind of thread, made once for the process.
 fn program(kind: ThreadKind) -> Result<Option<&'static BpfProgram>, Absent> {
-    static PROGRAMS: [OnceLock<BpfProgram>; 3] = [const { OnceLock::new() }; 3];
+    static PROGRAMS: [OnceLock<BpfProgram>; 4] = [const { OnceLock::new() }; 4];
     let cell = match kind {
         ThreadKind::Control => return Ok(None),
         ThreadKind::Connection => &PROGRAMS[0],
         ThreadKind::Queue => &PROGRAMS[1],
         ThreadKind::Admin => &PROGRAMS[2],
+        ThreadKind::Mover => &PROGRAMS[3],
     };
     if cell.get().is_none() {
         let program = thread_rules(kind)
@@ -106,12 +110,16 @@ fn thread_rules(kind: ThreadKind) -> Result<Rules, BackendError> {
     rules::plain_memory(&mut rules)?;
     rules::own_signals(&mut rules)?;
     match kind {
-        ThreadKind::Queue | ThreadKind::Control => rules::ask_for_descriptor(&mut rules)?,
+        ThreadKind::Queue | ThreadKind::Control | ThreadKind::Mover => {
+            rules::always(&mut rules, &[calls::STORE]);
+            rules::ask_for_descriptor(&mut rules)?;
+        }
         ThreadKind::Connection => {
             rules::always(&mut rules, &[calls::TALK, calls::SERVE]);
         }
         ThreadKind::Admin => {
-            rules::always(&mut rules, &[calls::TALK, calls::ACCEPT]);
+            // It changes tiers' sizes.
+            rules::always(&mut rules, &[calls::TALK, calls::ACCEPT, calls::STORE]);
         }
     }
     Ok(rules)
@@ -122,7 +130,10 @@ fn worker_rules() -> Result<Rules, BackendError> {
     rules::always(&mut rules, &[calls::THREAD, calls::THREAD_OLD]);
     rules::always(&mut rules, &[calls::REFUSED, calls::REFUSED_OLD]);
     rules::always(&mut rules, &[calls::TALK, calls::SERVE, calls::ACCEPT]);
-    rules::always(&mut rules, &[calls::START, &[libc::SYS_ioctl]]);
+    rules::always(
+        &mut rules,
+        &[calls::START, calls::STORE, &[libc::SYS_ioctl]],
+    );
     rules::plain_memory(&mut rules)?;
     rules::own_signals(&mut rules)?;
     rules::threads(&mut rules)?;
@@ -140,7 +151,7 @@ fn keeper_rules() -> Result<Rules, BackendError> {
     rules::always(&mut rules, &[calls::TALK, calls::SERVE, calls::ACCEPT]);
     rules::always(
         &mut rules,
-        &[calls::START, calls::KEEPER, calls::KEEPER_OLD],
+        &[calls::START, calls::STORE, calls::KEEPER, calls::KEEPER_OLD],
     );
     rules::always(&mut rules, &[&[libc::SYS_ioctl]]);
     Ok(rules)

@@ -22,7 +22,9 @@ const NAMESPACES: c_int = libc::CLONE_NEWNS
 const IOCTLS: [u64; 3] = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS];
 
 /// What a worker may set of itself.
-const PRCTLS_WORKER: [c_int; 4] = [
+const PRCTLS_WORKER: [c_int; 5] = [
+    // Sleeps that end when they should.
+    libc::PR_SET_TIMERSLACK,
     libc::PR_SET_NAME,
     libc::PR_GET_NAME,
     libc::PR_SET_VMA,

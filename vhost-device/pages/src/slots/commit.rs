@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How batches of pages are committed, and slots emptied.
+//!
+//! What has to hold after a crash at any place, when each line that no fence has covered may be old
+//! or new in pieces of 8 bytes:
+//!
+//! - **Nothing else is found.** A slot that is written is empty before: its commit word is zero, and a
+//!   fence has passed. So the word can only be zero or the new one. With two fences the new one is
+//!   stored when all it speaks of is safe. With one fence the word says that it is fresh, and a scan
+//!   believes it only if the header's CRC and the page's are right.
+//! - **All that was acknowledged is found.** The last fence covers all stores of the batch. Settling
+//!   stores the same line with another state, after that fence: any mixture of the two is the page.
+//! - **What was invalidated stays away.** The zero is one store of 8 bytes, behind which a fence
+//!   passes. Before it, the slot is taken from the list of those to settle; the lock of that list is
+//!   held over the settling stores, so none of them comes after the zero.
+//!
+//! Between process and page cache nothing is lost or reordered: a kill leaves a prefix of the stores,
+//! and so the order of the stores is enough.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::header::{COMMIT_AT, EMPTY, Line, State, settled, uncommitted};
+use super::{Durability, SlotError, SlotFile, SlotHeader};
+use crate::handle::{PAGE_SIZE, PageBytes};
+
+/// How much has to be done until a page is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Stores in order.
+    Ordered,
+    /// Pages and fresh headers, and a fence.
+    OneFence,
+    /// Pages, a fence, commit words, a fence.
+    TwoFences,
+    /// A mistake: commit words before the fence of what they speak of. Tests must notice.
+    #[cfg(test)]
+    CommitTooEarly,
+    /// A mistake: no fence after a fresh header.
+    #[cfg(test)]
+    NoFence,
+}
+
+impl Protocol {
+    pub(super) fn of(durability: Durability, has_cheap_fence: bool) -> Self {
+        match (durability, has_cheap_fence) {
+            // Stores around the cache have no order without a fence.
+            (_, true) => Self::TwoFences,
+            (Durability::Host, false) => Self::OneFence,
+            (Durability::Process, false) => Self::Ordered,
+        }
+    }
+}
+
+/// A page to write, with its header's line.
+struct Entry<'a> {
+    slot: u32,
+    line: Line,
+    page: &'a PageBytes,
+}
+
+impl SlotFile {
+    /// Stores pages. On return all of them are committed, as durably as the file is opened for. A slot
+    /// may hold a page already: that one is gone, whatever becomes of the new one. Batches of a few
+    /// hundred pages in neighbouring slots are the fastest.
+    ///
+    /// # Errors
+    /// [`SlotError::NotWritten`] if none of the pages is committed and all slots of the batch are empty
+    /// now, [`SlotError::InDoubt`] if that could not be had either: then each slot holds what it held,
+    /// its new page, or nothing, and must be invalidated or written before it counts as free. For a
+    /// slot that is not there or comes twice, nothing was done.
+    pub fn write(&self, batch: &[(u32, &SlotHeader, &PageBytes)]) -> Result<(), SlotError> {
+        let state = match self.protocol {
+            Protocol::OneFence => State::Fresh,
+            _ => State::Settled,
+        };
+        let mut entries = Vec::with_capacity(batch.len());
+        for (slot, header, page) in batch {
+            self.check_slot(*slot)?;
+            let (slot, line) = (*slot, header.line(&self.id, *slot, state));
+            entries.push(Entry { slot, line, page });
+        }
+        entries.sort_unstable_by_key(|entry| entry.slot);
+        for pair in entries.windows(2) {
+            if let [first, second] = pair
+                && first.slot == second.slot
+            {
+                return Err(SlotError::Twice { slot: first.slot });
+            }
+        }
+        let since = self.medium.mark();
+        let path = self.path.clone();
+        let pages = batch.len();
+        // Before any line of a slot changes, what it held must be gone.
+        if let Err(source) = self.empty_all(entries.iter().map(|entry| entry.slot)) {
+            return Err(SlotError::InDoubt {
+                path,
+                pages,
+                source,
+            });
+        }
+        for entry in &entries {
+            self.set_empty(entry.slot, false);
+        }
+        let Err(source) = self.commit(&entries, since) else {
+            return Ok(());
+        };
+        match self.empty_all(entries.iter().map(|entry| entry.slot)) {
+            Ok(()) => Err(SlotError::NotWritten {
+                path,
+                pages,
+                source,
+            }),
+            Err(_) => Err(SlotError::InDoubt {
+                path,
+                pages,
+                source,
+            }),
+        }
+    }
+
+    /// Empties slots: on return none of them holds a page, as durably as the file is opened for. Slots
+    /// that are empty, or come twice, do no harm.
+    ///
+    /// # Errors
+    /// [`SlotError`]; then each of the slots holds its page or nothing.
+    pub fn invalidate(&self, slots: &[u32]) -> Result<(), SlotError> {
+        for slot in slots {
+            self.check_slot(*slot)?;
+        }
+        let emptied = self.empty_all(slots.iter().copied());
+        emptied.map_err(|source| self.failed("empty slots of", source))
+    }
+
+    fn commit(&self, entries: &[Entry<'_>], since: u64) -> io::Result<()> {
+        match self.protocol {
+            Protocol::Ordered => {
+                self.store_pages(entries)?;
+                self.store_lines(&lines(entries, |line| *line))
+            }
+            Protocol::OneFence => {
+                self.settle()?;
+                self.store_pages(entries)?;
+                self.store_lines(&lines(entries, |line| *line))?;
+                self.medium.fence(since)?;
+                let fresh = entries.iter().map(|entry| (entry.slot, entry.line));
+                self.fresh.lock().extend(fresh);
+                Ok(())
+            }
+            Protocol::TwoFences => {
+                self.store_pages(entries)?;
+                self.store_lines(&lines(entries, uncommitted))?;
+                self.medium.fence(since)?;
+                self.store_commits(entries)?;
+                self.medium.fence(since)
+            }
+            #[cfg(test)]
+            Protocol::CommitTooEarly => {
+                self.store_pages(entries)?;
+                self.store_lines(&lines(entries, uncommitted))?;
+                self.store_commits(entries)?;
+                self.medium.fence(since)
+            }
+            #[cfg(test)]
+            Protocol::NoFence => {
+                self.store_pages(entries)?;
+                self.store_lines(&lines(entries, |line| *line))
+            }
+        }
+    }
+
+    /// Tells the headers of earlier batches that their pages are safe. Whether a later fence covers
+    /// that does not matter.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let mut fresh = self.fresh.lock();
+        let lines: Vec<_> = fresh
+            .iter()
+            .map(|(slot, line)| (*slot, settled(line)))
+            .collect();
+        self.store_lines(&lines)?;
+        fresh.clear();
+        Ok(())
+    }
+
+    /// Empties those slots that are not known to be empty, durably.
+    fn empty_all(&self, slots: impl Iterator<Item = u32>) -> io::Result<()> {
+        let emptied = self.zero_commits(slots);
+        if emptied.is_err() {
+            self.in_doubt.store(true, Ordering::Relaxed);
+        }
+        emptied
+    }
+
+    fn zero_commits(&self, slots: impl Iterator<Item = u32>) -> io::Result<()> {
+        let since = self.medium.mark();
+        let mut emptied = Vec::new();
+        for slot in slots.filter(|slot| !self.is_known_empty(*slot)) {
+            self.fresh.lock().remove(&slot);
+            let at = self.geometry.header_at(slot) + COMMIT_AT as u64;
+            self.medium.store(at, &EMPTY)?;
+            self.medium.flush(at, EMPTY.len() as u64)?;
+            emptied.push(slot);
+        }
+        if emptied.is_empty() {
+            return Ok(());
+        }
+        if self.protocol != Protocol::Ordered {
+            self.medium.fence(since)?;
+        }
+        for slot in &emptied {
+            self.set_empty(*slot, true);
+        }
+        for run in emptied.chunk_by(|a, b| self.geometry.follows(*b, *a)) {
+            if let Some(first) = run.first() {
+                let bytes = run.len() * PAGE_SIZE;
+                let at = self.geometry.page_at(*first);
+                self.medium.discard(at, bytes as u64);
+            }
+        }
+        Ok(())
+    }
+
+    fn store_pages(&self, entries: &[Entry<'_>]) -> io::Result<()> {
+        for run in entries.chunk_by(|a, b| self.geometry.follows(b.slot, a.slot)) {
+            if let Some(first) = run.first() {
+                let pages: Vec<_> = run.iter().map(|entry| entry.page).collect();
+                self.medium
+                    .store_pages(self.geometry.page_at(first.slot), &pages)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores and flushes whole lines, sorted by slot.
+    fn store_lines(&self, lines: &[(u32, Line)]) -> io::Result<()> {
+        for run in lines.chunk_by(|a, b| self.geometry.follows(b.0, a.0)) {
+            if let Some((first, _)) = run.first() {
+                let at = self.geometry.header_at(*first);
+                let bytes: Vec<Line> = run.iter().map(|(_, line)| *line).collect();
+                let bytes = bytes.as_flattened();
+                self.medium.store(at, bytes)?;
+                self.medium.flush(at, bytes.len() as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn store_commits(&self, entries: &[Entry<'_>]) -> io::Result<()> {
+        for entry in entries {
+            let at = self.geometry.header_at(entry.slot) + COMMIT_AT as u64;
+            let (_, word) = entry.line.split_at(COMMIT_AT);
+            self.medium.store(at, word)?;
+            self.medium.flush(at, word.len() as u64)?;
+        }
+        Ok(())
+    }
+}
+
+fn lines(entries: &[Entry<'_>], change: impl Fn(&Line) -> Line) -> Vec<(u32, Line)> {
+    let changed = |entry: &Entry<'_>| (entry.slot, change(&entry.line));
+    entries.iter().map(changed).collect()
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is in the slots, for who does not know: all of them after a reboot of the host, some of them
+//! after a kill.
+//!
+//! A header that is settled is believed. One that is fresh was written together with its page, so the
+//! page is read and its checksum verified: if it fails, the page was never acknowledged, or it was in
+//! the last batch before a crash and has been damaged since, which cannot be told apart.
+
+use super::header::{HEADER_BYTES, Line, Parsed, State, parse};
+use super::{SlotError, SlotFile, SlotHeader};
+use crate::checksum;
+use crate::handle::PAGE_SIZE;
+
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanReport {
+    /// Committed pages of the directory's pools.
+    pub pages: u64,
+    /// Committed pages of no pool in the directory: what dropped pools have left.
+    pub orphans: u64,
+    /// Pages that were never acknowledged and are not all there.
+    pub unfinished: u64,
+    /// Slots that held a page, with a header that is damaged.
+    pub damaged: Vec<u32>,
+    /// Slots whose header cannot be read.
+    pub unreadable: Vec<u32>,
+}
+
+/// Headers that a scan reads at a time.
+const SCAN_HEADERS: u32 = 4096;
+
+impl SlotFile {
+    /// Reads all headers, and says which pages there are: all that were committed, of the pools in the
+    /// directory, and no others. Reads pages only where it must to know that. `progress` is told how
+    /// many slots of how many are done. Nobody may write or invalidate meanwhile.
+    ///
+    /// # Errors
+    /// [`SlotError::Io`] if no header at all can be read; what concerns single slots is in the report.
+    pub fn scan(
+        &self,
+        progress: &mut dyn FnMut(u32, u32),
+        found: &mut dyn FnMut(u32, SlotHeader),
+    ) -> Result<ScanReport, SlotError> {
+        let mut report = ScanReport::default();
+        let slots = self.slots();
+        let segment = self.geometry.segment_slots;
+        let mut lines = vec![[0; HEADER_BYTES]; SCAN_HEADERS as usize];
+        let mut failure = None;
+        let mut first = 0;
+        while first < slots {
+            let left = (slots - first).min(segment - first % segment);
+            let count = left.min(SCAN_HEADERS);
+            let chunk = lines.get_mut(..count as usize).unwrap_or_default();
+            let at = self.geometry.header_at(first);
+            let whole = self.medium.load(at, chunk.as_flattened_mut());
+            for (slot, line) in (first..).zip(chunk) {
+                // One bad place does not hide its neighbours.
+                let read = match whole {
+                    Ok(()) => Ok(()),
+                    Err(_) => self.medium.load(self.geometry.header_at(slot), line),
+                };
+                match read {
+                    Ok(()) => self.count(slot, line, &mut report, found),
+                    Err(error) => {
+                        report.unreadable.push(slot);
+                        failure = Some(error);
+                    }
+                }
+            }
+            first += count;
+            progress(first, slots);
+        }
+        match failure {
+            Some(error) if report.unreadable.len() == slots as usize => {
+                Err(self.failed("scan", error))
+            }
+            _ => Ok(report),
+        }
+    }
+
+    fn count(
+        &self,
+        slot: u32,
+        line: &Line,
+        report: &mut ScanReport,
+        found: &mut dyn FnMut(u32, SlotHeader),
+    ) {
+        match self.judge(slot, line) {
+            Judged::Empty => {}
+            Judged::Unfinished => report.unfinished += 1,
+            Judged::Damaged => report.damaged.push(slot),
+            Judged::Page(header, state) => {
+                if state == State::Fresh {
+                    // The fence of the opening has covered it; the next batch may say so.
+                    self.fresh.lock().insert(slot, *line);
+                }
+                let mut directory = self.directory.lock();
+                if directory.has_pool_of(&header) {
+                    drop(directory);
+                    report.pages += 1;
+                    found(slot, header);
+                } else {
+                    directory.note_serial(header.pool_slot, header.pool_serial);
+                    report.orphans += 1;
+                }
+            }
+        }
+    }
+
+    /// What a slot with this line holds.
+    pub(super) fn judge(&self, slot: u32, line: &Line) -> Judged {
+        match parse(line, &self.id, slot) {
+            Parsed::Empty => {
+                self.learn_empty(slot);
+                Judged::Empty
+            }
+            Parsed::Unfinished => Judged::Unfinished,
+            Parsed::Damaged => Judged::Damaged,
+            Parsed::Page(header, State::Settled) => Judged::Page(header, State::Settled),
+            Parsed::Page(header, State::Fresh) if self.is_whole(slot, &header) => {
+                Judged::Page(header, State::Fresh)
+            }
+            Parsed::Page(_, State::Fresh) => Judged::Unfinished,
+        }
+    }
+
+    /// Whether all of a page has arrived that was written together with its header.
+    fn is_whole(&self, slot: u32, header: &SlotHeader) -> bool {
+        if self.fresh.lock().contains_key(&slot) {
+            return true;
+        }
+        let mut page = [0; PAGE_SIZE];
+        self.read(slot, &mut page).is_ok() && checksum::of(&page) == header.checksum
+    }
+}
+
+/// What a slot holds, as far as it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// Nothing.
+    Empty,
+    /// A page that was never acknowledged, not all of it.
+    Unfinished,
+    /// A page that nobody can name any more.
+    Damaged,
+    /// This page, and whether its header says that it was safe before.
+    Page(SlotHeader, State),
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Crash images: whatever of the unfenced lines is lost or torn, at whatever step, a scan finds all
+//! that was acknowledged and nothing else.
+
+use super::super::Durability;
+use super::super::commit::Protocol;
+use super::recording::{Choice, Crash, Loss, Recording};
+use super::workload::{Call, Kept, check, look, run};
+use super::{Random, seed};
+
+/// What was met on the way: a test that never met it shows nothing.
+#[derive(Debug, Default)]
+struct Met {
+    images: u64,
+    pages: u64,
+    unfinished: u64,
+    /// Images in which a call under way was not done, and in which it was, partly or all.
+    not_done: u64,
+    done: u64,
+}
+
+/// Images to look at: `TMEM_CRASH_IMAGES`, or some.
+fn images() -> u64 {
+    let images = std::env::var("TMEM_CRASH_IMAGES");
+    images.map_or(4000, |images| {
+        images.parse().expect("TMEM_CRASH_IMAGES is a number")
+    })
+}
+
+/// Runs workloads, each on what a crash of the one before left, and looks at what crashes leave.
+fn crashes(loss: Loss, mistake: Option<Protocol>, images: u64, seed: u64) -> Result<Met, String> {
+    let durability = match loss {
+        Loss::Process => Durability::Process,
+        Loss::File | Loss::Dax => Durability::Host,
+    };
+    let mut random = Random(seed);
+    let mut met = Met::default();
+    let (mut bytes, mut kept) = (Vec::new(), Kept::default());
+    while met.images < images {
+        let medium = Recording::new(bytes.clone(), loss);
+        let calls = run(&medium, durability, mistake, &mut kept.clone(), &mut random);
+        let mut crash = Crash::new(bytes, loss);
+        let mut calls = calls.iter().peekable();
+        let mut next = None;
+        let steps = medium.take_steps();
+        let stop = random.below(u32::try_from(steps.len()).unwrap()) as usize;
+        for (number, step) in steps.iter().enumerate() {
+            crash.step(step);
+            // A step is taken before its call returns; the last one, before anything follows.
+            while let Some((end, call)) = calls.peek() {
+                if *end > number + 1 {
+                    break;
+                }
+                kept.apply(call);
+                calls.next();
+            }
+            let under_way = calls.peek().map(|(_, call)| call);
+            let choices = [
+                Choice::Oldest,
+                Choice::Newest,
+                Choice::Random,
+                Choice::Random,
+            ];
+            for choice in choices {
+                let image = crash.image(choice, &mut random);
+                let (found, unfinished) = look(image.clone(), durability)
+                    .and_then(|(found, unfinished)| {
+                        check(&found, &kept, under_way).map(|()| (found, unfinished))
+                    })
+                    .map_err(|what| {
+                        format!("{what}, {choice:?} after step {number} in {under_way:?}")
+                    })?;
+                met.images += 1;
+                met.pages += found.pages.len() as u64;
+                met.unfinished += unfinished;
+                if matches!(under_way, Some(Call::Write(_))) {
+                    let before = kept
+                        .pages
+                        .iter()
+                        .all(|(slot, page)| found.pages.get(slot) == Some(page));
+                    met.not_done += u64::from(before && found.pages.len() == kept.pages.len());
+                    met.done += u64::from(
+                        found
+                            .pages
+                            .keys()
+                            .any(|slot| !kept.pages.contains_key(slot)),
+                    );
+                }
+                if number >= stop && choice == Choice::Random {
+                    next = Some((image, found));
+                }
+            }
+            if next.is_some() {
+                break;
+            }
+        }
+        (bytes, kept) = next.unwrap_or_default();
+    }
+    Ok(met)
+}
+
+fn survives(loss: Loss, test: &str) -> Met {
+    let met = crashes(loss, None, images(), seed(test)).unwrap();
+    println!("{met:?}");
+    assert!(
+        met.pages > met.images / 4,
+        "hardly a page was found: {met:?}"
+    );
+    assert!(
+        met.not_done > 0 && met.done > 0,
+        "no crash came early or late: {met:?}"
+    );
+    met
+}
+
+#[test]
+fn crash_of_a_host_with_a_file_leaves_what_was_acknowledged() {
+    let met = survives(Loss::File, "crash_of_a_host_with_a_file");
+    assert!(met.unfinished > 0, "no page was half there: {met:?}");
+}
+
+#[test]
+fn crash_of_a_host_with_mapped_memory_leaves_what_was_acknowledged() {
+    let met = survives(Loss::Dax, "crash_of_a_host_with_mapped");
+    assert_eq!(met.unfinished, 0, "a header was there before its page");
+}
+
+#[test]
+fn kill_of_the_process_leaves_what_was_acknowledged() {
+    survives(Loss::Process, "kill_of_the_process_leaves");
+}
+
+#[test]
+fn writers_that_forget_a_fence_are_caught() {
+    for (loss, mistake) in [
+        (Loss::Dax, Protocol::CommitTooEarly),
+        (Loss::Dax, Protocol::Ordered),
+        (Loss::File, Protocol::CommitTooEarly),
+        (Loss::File, Protocol::NoFence),
+        (Loss::File, Protocol::Ordered),
+    ] {
+        let met = crashes(
+            loss,
+            Some(mistake),
+            3000,
+            seed("writers_that_forget_a_fence"),
+        );
+        let what = met.expect_err("a mistake that no image shows");
+        println!("{mistake:?}: {what}");
+    }
+}
