@@ -30,8 +30,8 @@ pub(crate) enum Event {
     Touch(FrameNo),
     /// The page in this frame is gone.
     Remove(FrameNo),
-    /// The victim in this frame has left DRAM.
-    Left(FrameNo),
+    /// The victim in this frame has left DRAM; the hash of what it is called.
+    Left(FrameNo, u64),
 }
 
 /// The policies of all guests, and what they have not heard yet.
@@ -66,7 +66,7 @@ impl Shared {
         let mut events = self.policies.events[usize::from(worker)].0.lock();
         events.push(event);
         // What has left must be heard before the frame is another page's.
-        if events.len() >= EVENTS || matches!(event, Event::Left(_)) {
+        if events.len() >= EVENTS || matches!(event, Event::Left(..)) {
             let mut replacement = self.policies.replacement.lock();
             self.apply(&mut replacement, &mut events);
         }
@@ -100,7 +100,7 @@ impl Shared {
                         replacement.remove(frame.0);
                     }
                 }
-                Event::Left(frame) => replacement.left(frame.0, self.page_hash(frame)),
+                Event::Left(frame, page) => replacement.left(frame.0, page),
             }
         }
     }
@@ -116,7 +116,7 @@ impl Shared {
     }
 
     /// The hash of what the page in a frame is called.
-    fn page_hash(&self, frame: FrameNo) -> u64 {
+    pub(crate) fn page_hash(&self, frame: FrameNo) -> u64 {
         let entry = self.frames.mapping().entry(frame);
         let index = entry.index.load(Ordering::Relaxed);
         let owner = OwnerNo(entry.owner.load(Ordering::Relaxed));

@@ -161,16 +161,12 @@ impl Mover {
             // Not so many that its share is missed by much, nor its floor at all.
             let most = account.above_floor().min(shared.watermarks().high.max(8));
             let most = usize::try_from(most).map_or(DEMOTE_PAGES, |most| most.min(DEMOTE_PAGES));
-            let demoted = self.demote(shared, account, most);
+            let demoted = shared.demote(account, self.worker, most);
             if demoted > 0 {
                 return demoted;
             }
         }
         0
-    }
-
-    fn demote(&mut self, shared: &Shared, account: &Account, most: usize) -> usize {
-        shared.demote(account, self.worker, most)
     }
 
     /// Keeps guests below their caps, with some victims ready so that a put at the cap waits for no
@@ -206,7 +202,7 @@ impl Mover {
             let wanted = usize::try_from(short + over).unwrap_or(DEMOTE_PAGES);
             let wanted = wanted.min(DEMOTE_PAGES);
             if account.dram() + slack > cap && wanted > 0 {
-                done += self.demote(shared, &account, wanted);
+                done += shared.demote(&account, self.worker, wanted);
             }
             busy |= done > 0;
         }

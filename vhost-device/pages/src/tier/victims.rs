@@ -198,6 +198,8 @@ impl Shared {
             queue.order.push_back(frame.0);
             return Released::Stays;
         }
+        // A frame that has left a sparse pool does not say any more what was in it.
+        let page = self.page_hash(frame);
         let gone = if saved {
             None
         } else {
@@ -213,7 +215,7 @@ impl Shared {
             self.track(worker, Event::Insert(account.slot, frame));
             return Released::Stays;
         };
-        self.track(worker, Event::Left(frame));
+        self.track(worker, Event::Left(frame, page));
         let tier = copied.stored.tier;
         let stripe = pool.counters.stripe(worker);
         stripe.stored_in(tier);

@@ -78,9 +78,9 @@ impl Worker {
         index: PageIndex,
         sink: &mut impl PageSink,
     ) -> GetResult {
-        let shared = Arc::clone(&self.shared);
         let result = loop {
-            let found = (pool.index).find(&shared.frames, object, index, &mut self.freed);
+            let frames = &self.shared.frames;
+            let found = pool.index.find(frames, object, index, &mut self.freed);
             break match found {
                 Found::Missing => GetResult::Miss,
                 Found::Same(value) => deliver_same(value, sink),
@@ -93,6 +93,7 @@ impl Worker {
                 }
                 Found::Stored(stored) => {
                     let place = (object, index);
+                    let shared = &self.shared;
                     match shared.fetch(pool, place, stored, &mut self.scratch) {
                         Fetched::Moved => continue,
                         Fetched::Damaged => GetResult::Corrupt,
@@ -167,10 +168,10 @@ impl Worker {
     /// Brings a page that is below DRAM up, so that it can be got under its lock. False if it cannot
     /// be read.
     pub(super) fn bring_up(&mut self, pool: &Pool, object: ObjectId, index: PageIndex) -> bool {
-        let shared = Arc::clone(&self.shared);
-        if !shared.is_tiered() {
+        if !self.shared.is_tiered() {
             return true;
         }
+        let shared = Arc::clone(&self.shared);
         let place = (object, index);
         while let Entry::Stored(stored) = pool.index.peek(&shared.frames, object, index) {
             match shared.fetch(pool, place, stored, &mut self.scratch) {
