@@ -3,6 +3,8 @@
 //! them with the root's libraries. So host paths, sockets and devices are simply there, and no
 //! rights are needed.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,6 +59,23 @@ impl Toolchain {
         command
     }
 
+    /// Writes a script into a folder that starts a program of the root, such as `usr/bin/etcd`, on the
+    /// host. For those who want one path.
+    ///
+    /// # Errors
+    /// [`Error`], if it cannot be written.
+    pub fn start_script(&self, path: &str, folder: &Path) -> Result<PathBuf> {
+        write_script(&self.program(path), path, folder)
+    }
+
+    /// The same for the root's `qemu-storage-daemon`.
+    ///
+    /// # Errors
+    /// [`Error`], if it cannot be written.
+    pub fn storage_daemon_script(&self, folder: &Path) -> Result<PathBuf> {
+        write_script(&self.storage_daemon(), "qemu-storage-daemon", folder)
+    }
+
     /// The root's loader, set to find the root's libraries and no others.
     fn loader(&self) -> Command {
         let mut command = Command::new(self.root().join("lib64/ld-linux-x86-64.so.2"));
@@ -101,6 +120,34 @@ impl Toolchain {
             .filter_map(|line| library_path(line, self.root()))
             .collect())
     }
+}
+
+/// Writes a script that is another word for a command.
+fn write_script(command: &Command, path: &str, folder: &Path) -> Result<PathBuf> {
+    let mut script = String::from("#!/bin/sh\n");
+    for (name, value) in command.get_envs() {
+        let value = value.unwrap_or_default();
+        script.push_str(&format!(
+            "export {}='{}'\n",
+            name.display(),
+            value.display()
+        ));
+    }
+    script.push_str(&format!("exec '{}'", command.get_program().display()));
+    for argument in command.get_args() {
+        script.push_str(&format!(" '{}'", argument.display()));
+    }
+    script.push_str(" \"$@\"\n");
+    let name = Path::new(path).file_name().unwrap_or_default();
+    let path = folder.join(name);
+    let written = fs::write(&path, script)
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
+    written.map_err(|source| Error::Io {
+        action: "write",
+        path: path.clone(),
+        source,
+    })?;
+    Ok(path)
 }
 
 /// Takes `/usr/...` out of `libc.so.6 => ROOT/usr/... (0x...)`.

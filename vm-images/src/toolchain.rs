@@ -90,6 +90,16 @@ const GUEST: &[&str] = &[
     "busybox-static",
 ];
 
+/// What tests and benchmarks of remote stores start beside them.
+const STORES: &[&str] = &[
+    "valkey-server",
+    "valkey-tools",
+    "etcd-server",
+    "memcached",
+    "nftables",
+    "iproute2",
+];
+
 /// Packages whose change makes a built kernel tree useless.
 const TREE_INPUTS: &[&str] = &[
     "rustc_",
@@ -121,7 +131,7 @@ impl Toolchain {
     /// Any [`Error`] of apt, of unpacking, or of the cache's files.
     pub fn ensure(cache: &Cache, progress: &Progress) -> Result<Self> {
         let apt = Apt::open(cache, progress)?;
-        let wanted: Vec<&str> = [COMPILERS, BASE, MACHINES, GUEST].concat();
+        let wanted: Vec<&str> = [COMPILERS, BASE, MACHINES, GUEST, STORES].concat();
         let packages = apt.resolve(&wanted)?;
         let mut key = KeyBuilder::new("toolchain", RECIPE);
         for package in &packages {

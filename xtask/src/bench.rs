@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask bench`: floors, peers and ours, measured in one run.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use tmem_bench::{DeviceOptions, Figures, PoliciesOptions, Report, Row, TiersOptions};
+use tmem_bench::{
+    DeviceOptions, Figures, PoliciesOptions, Report, Row, StoreOptions, TiersOptions,
+};
 use tmem_vm_tests::build;
 use vm_images::{Cache, Consent, Prereqs, Progress, Toolchain};
 
@@ -24,6 +24,8 @@ enum Area {
     /// Hit ratios of the replacement policies on synthetic and recorded traces, beside the optimum and
     /// another cache.
     Policies,
+    /// Pages on other hosts, beside Valkey and memcached: rates, latencies, copies, TLS, deaths, repair.
+    Store,
     /// Demotion, restarts, metadata, size, and other stores beside DRAM with a file.
     Tiers,
 }
@@ -59,7 +61,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
     // The engine runs in this very program: built for debugging, its figures would mean nothing.
-    if cfg!(debug_assertions) && matches!(arguments.area, Area::Tiers) {
+    if cfg!(debug_assertions) && matches!(arguments.area, Area::Store | Area::Tiers) {
         return in_release();
     }
     let Figures {
@@ -73,6 +75,10 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
             quick: arguments.quick,
             traces: arguments.traces.clone(),
         })?,
+        Area::Store => {
+            let [server] = build::host_programs(["remote-store"])?;
+            tmem_bench::store(&StoreOptions::new(server, arguments.quick))?.into()
+        }
         Area::Tiers => tmem_bench::tiers(&TiersOptions {
             quick: arguments.quick,
             folder: arguments.dir.clone(),
@@ -157,20 +163,5 @@ fn storage_daemon(scripts: &Path, consent: Consent) -> Result<PathBuf> {
     }
     Prereqs::ensure(consent)?;
     let toolchain = Toolchain::ensure(&Cache::open()?, &Progress::stderr())?;
-    let command = toolchain.storage_daemon();
-    let mut script = String::from("#!/bin/sh\n");
-    for (name, value) in command.get_envs() {
-        let value = value.unwrap_or_default();
-        writeln!(script, "export {}='{}'", name.display(), value.display())?;
-    }
-    write!(script, "exec '{}'", command.get_program().display())?;
-    for argument in command.get_args() {
-        write!(script, " '{}'", argument.display())?;
-    }
-    script.push_str(" \"$@\"\n");
-    let path = scripts.join(NAME);
-    fs::write(&path, script).context("Cannot write the peer's start script")?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-        .context("Cannot make the peer's start script executable")?;
-    Ok(path)
+    Ok(toolchain.storage_daemon_script(scripts)?)
 }

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask demo`: a stock guest runs programs that need three times its free memory, with
-//! their cold pages on the host, and every byte is checked.
+//! `cargo xtask demo`: a stock guest runs programs that need three times its free memory, and every
+//! byte is checked.
+//!
+//! Its cold pages are on two of three `remote-store` processes each, but for the few that a small cap
+//! leaves in the host's DRAM. In the middle of the first program one of the stores is killed: gets go on
+//! from the other copies, which are copied anew. Before the second program it comes back, empty.
 
 mod report;
+mod stores;
 mod watch;
 mod workloads;
 
@@ -18,6 +23,7 @@ use tmem_vm_tests::vmm::{Lines, Machine, Qemu, TmemDevice, Vmm};
 use vm_images::{Consent, Prereqs, Progress};
 
 use report::Report;
+use stores::Cast;
 
 /// The guest's name at the daemon.
 const GUEST: &str = "vm0";
@@ -25,13 +31,16 @@ const QUEUE_PAIRS: u16 = 2;
 const CPUS: u32 = 2;
 /// The grant, as a multiple of the guest's memory.
 const GRANT_FACTOR: u32 = 4;
+/// What the guest may have of the host's DRAM, in MiB.
+const DRAM_CAP_MIB: u32 = 24;
 /// What a workload needs, as a multiple of the memory that is free in the guest.
 const NEED_FACTOR: u64 = 3;
 /// The least memory that Debian's kernel and the initial file system leave room in.
 const MEMORY_MIB_MIN: u32 = 192;
 const QUICK: Duration = Duration::from_secs(60);
 
-/// Show a guest that outgrows its memory: stress-ng and redis with their cold pages on the host.
+/// Show a guest that outgrows its memory: stress-ng and redis with their cold pages on three remote
+/// stores, one of which is killed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Write the figures to this file, as JSON
@@ -82,6 +91,11 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
         report.mismatches()
     );
     ensure!(
+        report.stores.lost_pages == 0,
+        "{} pages were lost with a store, and each had a second copy",
+        report.stores.lost_pages
+    );
+    ensure!(
         report.kernel_complaint.is_none(),
         "{}",
         report.kernel_complaint.unwrap_or_default()
@@ -96,9 +110,10 @@ fn write_json(report: &Report, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A daemon and a guest that swaps to it.
+/// A daemon on three stores, and a guest that swaps to it.
 struct Stage {
     daemon: Daemon,
+    cast: Cast,
     guest: Guest,
     vmm: Vmm,
     memory_mib: u32,
@@ -113,17 +128,21 @@ impl Stage {
             .prefix("tmem-")
             .tempdir()
             .context("Cannot create a folder for sockets")?;
+        let grant_mib = memory_mib * GRANT_FACTOR;
+        let cast = Cast::start(&artifacts.programs, grant_mib, &artifacts.logs)?;
         let setup = Setup {
             guests: &[GUEST],
-            grant_mib: memory_mib * GRANT_FACTOR,
+            grant_mib,
             queue_pairs: QUEUE_PAIRS,
-            daemon: "",
+            daemon: &cast.tables(),
             managed: false,
         };
         let daemon = Daemon::start(&artifacts.programs, &setup, sockets.path(), &artifacts.logs)?;
+        let cap = format!("{DRAM_CAP_MIB}MiB");
+        daemon.tell(&["guest", "limit", GUEST, "--dram-cap", &cap])?;
         progress.line(&format!(
-            "Daemon: grants the guest {} MiB of host memory",
-            setup.grant_mib
+            "Daemon: grants the guest {grant_mib} MiB, {DRAM_CAP_MIB} MiB of them in DRAM, the others \
+             twice on three remote-stores"
         ));
         let step = progress.step("Guest");
         let machine = Machine {
@@ -147,6 +166,7 @@ impl Stage {
         step.done("swapping to the host");
         Ok(Self {
             daemon,
+            cast,
             guest,
             vmm,
             memory_mib,
@@ -161,16 +181,19 @@ impl Stage {
         progress.line(&format!(
             "{free_mib} MiB are free in the guest; each workload needs {need_mib} MiB"
         ));
+        self.cast.falls_in(need_mib);
         let mut runs = Vec::new();
         for workload in workloads::ALL {
             runs.push(watch::run(
                 workload,
                 need_mib,
-                &self.daemon,
+                (&self.daemon, &mut self.cast),
                 &mut self.guest,
                 progress,
             )?);
+            self.cast.between(&self.daemon, progress)?;
         }
+        let stores = self.cast.outcome(&self.daemon)?;
         // A complaint must not hide the figures: it is told after them.
         let kernel_complaint = self.guest.shut_down().err().map(|error| error.to_string());
         let memory = self.daemon.status()?.memory;
@@ -183,6 +206,7 @@ impl Stage {
             daemon_peak_resident_bytes: memory.peak_resident_bytes,
             seconds: started.elapsed().as_secs_f64(),
             runs,
+            stores,
             kernel_complaint,
         })
     }

@@ -10,6 +10,8 @@ mod guest;
 mod image;
 mod manual;
 mod module;
+mod programs;
+mod sim;
 mod test;
 mod workspace;
 
@@ -31,6 +33,7 @@ Examples:
   cargo xtask guest --socket /run/t.sock ... with the device that a daemon serves there
   cargo xtask bench device --json d.json Floors, a peer and ours, in one run
   cargo xtask bench links --plots DIR    How exactly emulated links are kept, with pictures
+  cargo xtask sim --seeds 500            The stores in a simulated network, under faults
   cargo xtask manual DIR                 Man pages and completions
 
 Everything is kept in $TMEM_CACHE, else $XDG_CACHE_HOME/virtio-tmem, else ~/.cache/virtio-tmem.
@@ -58,6 +61,7 @@ enum Command {
     Image(image::Arguments),
     Guest(guest::Arguments),
     Bench(bench::Arguments),
+    Sim(sim::Arguments),
     Manual(manual::Arguments),
 }
 
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Command::Image(a) => image::run(&a, consent),
         Command::Guest(a) => guest::run(&a, consent),
         Command::Bench(a) => bench::run(&a, consent),
+        Command::Sim(a) => sim::run(&a),
         Command::Manual(a) => manual::run(&a),
     };
     match result {

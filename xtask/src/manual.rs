@@ -16,6 +16,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let programs = [
         vhost_device_tmem::args::Args::command(),
+        remote_store::args::Args::command(),
         tmemctl::args::Cli::command(),
     ];
     for program in programs {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask test`: the tests of all crates, the conformance guest, then the tests in guests.
+//! `cargo xtask test`: the tests of all crates, the stores' simulation, the conformance guest, then the
+//! tests in guests.
 
 use std::process::Command;
 
@@ -7,9 +8,14 @@ use anyhow::{Context, Result, ensure};
 use tmem_vm_tests::{Options, run_all};
 use vm_images::{Consent, Prereqs, Progress};
 
-use crate::{conformance, workspace};
+use crate::programs::Programs;
+use crate::{conformance, sim, workspace};
 
-/// Run all tests: those of the crates, the conformance guest's, then those in real guests.
+/// Seeds of the stores' simulation.
+const SEEDS: u64 = 500;
+
+/// Run all tests: those of the crates, the stores' simulation, the conformance guest's, then those in
+/// real guests.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Leave out the tests in guests.
@@ -21,7 +27,7 @@ pub(crate) struct Arguments {
     /// Of the tests in guests, only those whose name holds this, and no conformance guest.
     #[arg(long, value_name = "PART")]
     filter: Option<String>,
-    /// Seed of the tests in guests; TMEM_SEED or the clock when left out.
+    /// Seed of the simulation and of the tests in guests; TMEM_SEED or the clock when left out.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// How often a test kills the daemon's worker; TMEM_KILLS or 40 when left out.
@@ -31,7 +37,14 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
     if !arguments.guests_only {
-        crates()?;
+        crates(&Programs::ensure(consent)?)?;
+        let progress = Progress::stderr();
+        progress.line(&format!("cargo xtask sim --seeds {SEEDS}"));
+        sim::run(&sim::Arguments {
+            seeds: Some(SEEDS),
+            seed: arguments.seed,
+            ..sim::Arguments::default()
+        })?;
     }
     if arguments.no_guests {
         return Ok(());
@@ -72,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
 }
 
 /// Unit and integration tests, by nextest where it is installed, then the docs' examples.
-fn crates() -> Result<()> {
+fn crates(programs: &Programs) -> Result<()> {
     let nextest = Command::new("cargo-nextest").arg("--version").output();
     let has_nextest = nextest.is_ok_and(|output| output.status.success());
     let runs: &[&[&str]] = if has_nextest {
@@ -86,7 +99,8 @@ fn crates() -> Result<()> {
     let progress = Progress::stderr();
     for run in runs {
         progress.line(&format!("cargo {}", run.join(" ")));
-        let status = workspace::cargo()
+        let status = programs
+            .tell(&mut workspace::cargo())
             .args(*run)
             .status()
             .context("Cannot start cargo")?;

@@ -6,7 +6,8 @@
 //! one processor and client to another; and our device as keeper and worker beside the same program
 //! as a single process. [`links()`] measures how exactly emulated latency and bandwidth are kept,
 //! [`policies()`] how many gets each replacement policy makes hits of,
-//! [`tiers()`] what leaves DRAM and comes back, and what size costs. A [`Report`] holds the rows, prints as a table for people and serialises for programs; [`Figures`]
+//! [`tiers()`] what leaves DRAM and comes back, and what size costs, [`store()`] pages on other hosts,
+//! beside other stores. A [`Report`] holds the rows, prints as a table for people and serialises for programs; [`Figures`]
 //! are a report with the words and pictures that suit it.
 //!
 //! What a figure means stands in its row's `regime`: who polls, who sleeps, and how often the server
@@ -21,6 +22,7 @@ mod links;
 mod pin;
 mod policies;
 mod report;
+mod store;
 mod table;
 mod tiers;
 
@@ -30,4 +32,5 @@ pub use figures::{Figures, Plot};
 pub use links::links;
 pub use policies::{PoliciesOptions, policies};
 pub use report::{Floors, Machine, Report, Row, Spread};
+pub use store::{StoreOptions, store};
 pub use tiers::{TiersOptions, tiers};

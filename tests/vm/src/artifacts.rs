@@ -44,14 +44,15 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Builds whatever is not there: toolchain root, kernel tree, module, daemon, `tmemctl`,
+    /// Builds whatever is not there: toolchain root, kernel tree, module, daemon, `tmemctl`, store,
     /// workload and initial file system. Logs will go to a folder `purpose`.
     ///
     /// # Errors
     /// If any of it cannot be built; the message says what is missing.
     pub fn prepare(purpose: &str, extras: Extras, progress: &Progress) -> Result<Self> {
-        let step = progress.step("Daemon, tmemctl and workload");
-        let [daemon, tmemctl] = build::host_programs(["vhost-device-tmem", "tmemctl"])?;
+        let step = progress.step("Daemon, tmemctl, store and workload");
+        let [daemon, tmemctl, remote_store] =
+            build::host_programs(["vhost-device-tmem", "tmemctl", "remote-store"])?;
         let workload = build::workload()?;
         step.done("built");
 
@@ -75,7 +76,11 @@ impl Artifacts {
             release: kernel.release().to_owned(),
             initramfs,
             qemu: toolchain.qemu(),
-            programs: Programs { daemon, tmemctl },
+            programs: Programs {
+                daemon,
+                tmemctl,
+                remote_store,
+            },
             logs,
         })
     }

@@ -2,7 +2,7 @@
 //! Where one test stands: its own daemon, its own guests, its own logs.
 
 use crate::artifacts::Artifacts;
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, Programs, Setup};
 use crate::guest::{Guest, Output};
 use crate::vmm::{Lines, Machine, TmemDevice, Vmm};
 use anyhow::{Context, Result, bail, ensure};
@@ -97,6 +97,18 @@ impl<'a> Bench<'a> {
             sockets,
             &self.logs,
         )?)
+    }
+
+    /// The programs of the host.
+    #[must_use]
+    pub fn programs(&self) -> &Programs {
+        &self.artifacts.programs
+    }
+
+    /// Where this test's logs go.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        &self.logs
     }
 
     /// Another file with the daemon's program, in a folder of its own.

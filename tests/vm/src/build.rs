@@ -23,7 +23,7 @@ pub enum Error {
     },
 }
 
-/// The daemon and its admin's command line, optimised, in the order of `programs`.
+/// Programs of the host, optimised, in the order of `programs`.
 ///
 /// # Errors
 /// If the build fails.

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tmem_admin_api::{
     DaemonDetail, DaemonStatus, Guest, GuestList, GuestStats, OperationDetail, OperationStatus,
-    Pool, PoolList, Stats, Status,
+    Pool, PoolList, Stats, Status, StoreList,
 };
 
 /// `tmemctl` exits so when the daemon is degraded; it has told all the same.
@@ -82,6 +82,8 @@ pub struct Programs {
     pub daemon: PathBuf,
     /// `tmemctl`.
     pub tmemctl: PathBuf,
+    /// `remote-store`.
+    pub remote_store: PathBuf,
 }
 
 /// A running daemon. Dropping it ends it.
@@ -240,6 +242,14 @@ impl Daemon {
     /// If it does not answer.
     pub fn status(&self) -> Result<Status> {
         self.ask_for(&["status"], &[EXIT_DEGRADED])
+    }
+
+    /// The stores of the remote tier, and how pages are kept on them.
+    ///
+    /// # Errors
+    /// If it does not answer, or its remote tier is not on stores.
+    pub fn stores(&self) -> Result<StoreList> {
+        self.ask_for(&["store", "list"], &[EXIT_DEGRADED])
     }
 
     /// The worker at this moment, if there is one.

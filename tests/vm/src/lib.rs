@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! runner ── suite ── bench ─┬─ daemon    vhost-device-tmem, asked by tmemctl
+//!                           ├─ stores    remote-store, three times
 //!                           ├─ guest ─┬─ vmm       QEMU or cloud-hypervisor
 //!                           │         ├─ klog      what a kernel's log must not hold
 //!                           │         └─ scenarios/ and tmem-workload, in the initial file system
@@ -26,6 +27,7 @@ pub mod load;
 mod process;
 pub mod runner;
 pub mod stall;
+pub mod stores;
 pub mod suite;
 pub mod vmm;
 

@@ -4,6 +4,7 @@
 mod apart;
 mod memory;
 mod module;
+mod stores;
 mod swap;
 mod tiers;
 mod worker;
@@ -119,5 +120,11 @@ pub const TESTS: &[Test] = &[
         about: "DRAM, PM file and memory behind an emulated link, under stress-ng --verify and kills",
         extras: Extras::Workloads,
         run: tiers::all_tiers,
+    },
+    Test {
+        name: "guest_swaps_to_three_stores",
+        about: "two copies of each page on three remote-stores, one of which is killed and comes back, under stress-ng --verify",
+        extras: Extras::Workloads,
+        run: stores::three,
     },
 ];

@@ -42,6 +42,8 @@ words! {
         BadText = "bad_text",
         /// 404: the daemon has no tier of this name.
         NoSuchTier = "no_such_tier",
+        /// 404: the daemon has no store of this name.
+        NoSuchStore = "no_such_store",
         /// 404: there is no policy of this name.
         NoSuchPolicy = "no_such_policy",
         /// 404: the worker knows no task of this number.

@@ -21,6 +21,11 @@
 //! | …`/trace/start`, `/trace/stop`, by POST | [`TraceDetail`]; start takes a [`TraceRequest`] |
 //! | [`path::TASKS`], [`path::TASKS`]`/{id}` | [`TaskList`], [`TaskDetail`]: how far resize, drain and reclaim are |
 //! | [`path::POLICIES`] | [`PolicyList`] |
+//! | [`path::STORES`] | [`StoreList`]: the stores of the remote tier, and how pages are kept on them |
+//! | [`path::STORES`], by POST | [`StoreDetail`]; takes a [`StoreAddRequest`] |
+//! | [`path::STORES`]`/{name}` | [`StoreDetail`] |
+//! | …`/drain`, and [`path::STORES`]`/repair`, by POST | [`TaskDetail`] |
+//! | …`/undrain`, `/remove`, by POST | [`StoreDetail`]; the latter takes a [`StoreRemoveRequest`] |
 //! | [`path::LINKS`] | [`LinkList`] |
 //! | …`/set`, `/clear`, `/faults`, by POST | [`LinkList`]; they take a [`LinkRequest`], a [`LinkClearRequest`], a [`FaultsRequest`] |
 //! | [`path::DAEMON`] | [`DaemonDetail`]: the processes, their restarts and sandboxes |
@@ -46,6 +51,7 @@ mod quota;
 mod schema;
 mod stats;
 mod status;
+mod store;
 mod task;
 mod tier;
 mod tier_stats;
@@ -74,6 +80,10 @@ pub use quota::{
 pub use schema::Schema;
 pub use stats::{GuestStats, Latency, Op, PageResult, RequestStatus, Stats};
 pub use status::{Health, Memory, PageTotals, Resident, Status};
+pub use store::{
+    AckPolicy, Replication, Store, StoreAddRequest, StoreDetail, StoreKind, StoreList, StoreOrigin,
+    StoreRemoveRequest, StoreState,
+};
 pub use task::{TaskDetail, TaskKind, TaskList, TaskState, TaskStatus};
 pub use tier::{
     Durability, Promises, ResizeRequest, Tier, TierDetail, TierKind, TierList, TierName, TierState,
@@ -108,6 +118,10 @@ pub mod path {
     /// [`TierList`](super::TierList); with `/{name}` behind it [`TierDetail`](super::TierDetail), and
     /// behind that, by POST, `/resize`, `/drain`, `/undrain`, `/watermarks`.
     pub const TIERS: &str = "/v1/tiers";
+    /// [`StoreList`](super::StoreList), or by POST a store to add; with `/{name}` behind it
+    /// [`StoreDetail`](super::StoreDetail), and behind that, by POST, `/drain`, `/undrain`, `/remove`.
+    /// With `/repair` behind it, by POST, all pages get their copies.
+    pub const STORES: &str = "/v1/stores";
     /// [`TaskList`](super::TaskList); with `/{id}` behind it [`TaskDetail`](super::TaskDetail).
     pub const TASKS: &str = "/v1/tasks";
     /// [`PolicyList`](super::PolicyList).

@@ -35,7 +35,7 @@ pub struct TaskStatus {
     pub id: u64,
     /// What is done.
     pub kind: TaskKind,
-    /// The tier or guest that it is done to.
+    /// The tier, guest or store that it is done to.
     pub subject: String,
     /// Whether it goes on.
     pub state: TaskState,
@@ -58,6 +58,10 @@ words! {
         Drain = "drain",
         /// Frees memory of a guest.
         Reclaim = "reclaim",
+        /// Copies all pages of a store to others.
+        StoreDrain = "store_drain",
+        /// Gives every page on stores its number of copies.
+        Repair = "repair",
     }
 }
 

@@ -53,6 +53,8 @@ words! {
         StandIn = "stand_in",
         /// Stores of other processes or hosts.
         Stores = "stores",
+        /// The primaries of a Valkey Cluster.
+        Valkey = "valkey",
     }
 }
 

@@ -18,6 +18,7 @@
 //! The two may be of different versions, before and after an upgrade. [`VERSION`] counts changes that
 //! the other side must know of; fields may be added without, if they have a default.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -86,6 +87,9 @@ pub(crate) struct Start {
     /// This boot of the host, which a worker cannot ask for.
     #[serde(default)]
     pub(crate) boot: Option<[u8; 16]>,
+    /// What stores' names stand for, which a worker cannot ask for either.
+    #[serde(default)]
+    pub(crate) addresses: BTreeMap<String, String>,
     /// What a worker before this one was told by administrators. Nothing: this is the daemon's first,
     /// and the configuration holds.
     #[serde(default)]

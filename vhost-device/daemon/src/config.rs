@@ -25,8 +25,29 @@
 //!     durability = "process"                 # "host": a page in it outlives a crash of the host
 //!     keep_over_reboot = false               # true, with "host": found again after a reboot
 //!
-//!     [remote]                               # a store in the same process that stands in for others
+//!     [remote]                               # what lies behind the network; none without it
+//!     kind = "stores"                        # "emulated": this process stands in; "valkey": a cluster
 //!     size = "8GiB"
+//!     replicas = 2                           # copies of each page, 1 to 3
+//!     ack = "all"                            # "first": the host keeps what is not everywhere yet
+//!     min_copies = 1                         # with fewer a page stays where it was
+//!     namespace = "host7"                    # its pages' name on the stores; the host's name without it
+//!     advert_ms = 100                        # how often stores say that they live
+//!     hedge = "auto"                         # when a get asks another store; "off", or a time
+//!     repair_bandwidth = "100MiB"            # a second, for repair and drains
+//!     ports = [7450]                         # TCP ports that stores may be added at while it runs
+//!
+//!     [remote.tls]                           # needed beyond this host, but for `insecure = true`
+//!     ca = "/etc/tmem/ca.pem"
+//!     cert = "/etc/tmem/client.pem"
+//!     key = "/etc/tmem/client.key"
+//!
+//!     [[remote.store]]
+//!     address = "10.0.0.1:7440"              # or [fd00::1]:7440, store1.example:7440, unix:/run/store
+//!     label = "rack1"                        # its name for people; the address without it
+//!
+//!     [[remote.store]]
+//!     address = "10.0.0.2:7440"
 //!
 //!     [link.remote]                          # what it costs to get there; [link.pm] as well
 //!     in = "latency=5us bandwidth=25Gbit/s"
@@ -48,8 +69,10 @@
 //! # Ok::<(), vhost_device_tmem::ConfigError>(())
 //! ```
 
+mod address;
 mod error;
 mod raw;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod tiers;
@@ -66,8 +89,12 @@ use crate::args::Args;
 use crate::limits::{POLL_US_MAX, QUEUE_PAIRS_MAX};
 use crate::sandbox;
 
+pub use address::{AddressError, StoreAddress};
 pub use error::ConfigError;
-pub use tiers::{DramConfig, GuestLimits, LinkConfig, PmConfig, RemoteConfig, WEIGHT};
+pub use stores::{
+    DiskConfig, Hedge, RemoteConfig, RemoteKind, StoreConfig, StoresConfig, TlsConfig, ValkeyConfig,
+};
+pub use tiers::{DramConfig, GuestLimits, LinkConfig, PmConfig, WEIGHT};
 pub(crate) use value::is_name;
 
 use raw::RawFile;

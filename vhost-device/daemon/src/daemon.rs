@@ -25,6 +25,7 @@ use crate::snapshot::Running;
 use crate::tiers::files::{self, TierFiles};
 use crate::tiers::mover::MoverThread;
 use crate::tiers::paths::Paths;
+use crate::tiers::stores::StoreSettings;
 use crate::{process, socket};
 
 /// A running daemon. Dropping it stops it.
@@ -46,10 +47,15 @@ impl Daemon {
         let watch = process::Watch::open(&files);
         let paths = Arc::new(Paths::new());
         let mut tier_files = TierFiles::open(config, |_| None)?;
-        let stores = files::open_stores(config, &mut tier_files, &paths)?;
+        let addresses = files::look_up(config)?;
+        let stores = files::open_stores(config, &mut tier_files, &addresses, &paths)?;
         let told = Arc::default();
         let opened = service::open(config, files, stores, &paths, None, &told)?;
         let running = Arc::new(Running::new(opened, watch, told));
+        // Before anybody moves or gets pages.
+        if let Some(stores) = running.stores_desk() {
+            stores.start(StoreSettings::default(), sandbox::Mode::None)?;
+        }
         let mover = MoverThread::start(&running, sandbox::Mode::None)?;
         let ports = Ports(open_ports(config, &running)?);
         let admin = match &config.admin {

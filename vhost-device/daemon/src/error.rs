@@ -78,6 +78,17 @@ pub enum Error {
         /// What is wrong with it.
         source: tmem_pages::link::LinkError,
     },
+    /// The remote tier cannot be what it should.
+    #[error("Cannot use the remote tier as configured")]
+    Stores(#[from] crate::tiers::StoresError),
+    /// Nobody knows a store's host.
+    #[error("Cannot look up the host of {address}; write its number, so that no name is needed")]
+    Lookup {
+        /// The store's address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Memory for what outlives a worker cannot be had.
     #[error("Cannot keep a record of requests under way")]
     Records(#[source] io::Error),

@@ -77,7 +77,8 @@ pub mod worker;
 pub use config::{Config, ConfigError};
 pub use daemon::Daemon;
 pub use error::Error;
-pub use status::{AdminSource, RequestError, TierAdmin, TierError};
+pub use status::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
+pub use tiers::StoresError;
 
 /// What `--print-capabilities` prints, in the form that QEMU's conventions for back-ends ask for. The
 /// type is not one of the conventions' own: they have none for this device.

@@ -22,6 +22,9 @@ pub const CHUNK_PAGES: u32 = 32;
 /// Indices of a run's FLUSH between two looks at the get ring.
 pub const FLUSH_CHUNK_PAGES: u32 = 1 << 20;
 
+/// Pages that are asked for together before they are got; those of a request are, whatever their number.
+pub const AHEAD_PAGES: usize = 256;
+
 /// Descriptors of one chain. A chain may be longer than its queue when its table is indirect.
 pub const CHAIN_DESCRIPTORS_MAX: usize = 1024;
 
@@ -60,6 +63,23 @@ pub const LINK_NAP_NS: u64 = 500_000;
 /// Bytes of what administrators have set, as it is told to the keeper: a message has room for it besides
 /// the configuration.
 pub const SETTINGS_BYTES_MAX: usize = 1 << 16;
+
+/// Copies of a page on stores.
+pub const REPLICAS_MAX: u8 = 3;
+/// Stores that a daemon knows at one time: a set of copies is a mask of as many bits.
+pub const STORES_MAX: usize = 64;
+/// Pages of the remote tier: slots are numbered by 28 bits.
+pub const REMOTE_PAGES_MAX: u64 = 1 << 28;
+/// The least and the most between two signs of life of a store, in ms.
+pub const ADVERT_MS: (u64, u64) = (10, 10_000);
+
+/// For how long a worker that begins waits for stores that do not say no. A store on the same network
+/// answers in a few milliseconds.
+pub const STORES_AWAITED: Duration = Duration::from_millis(1500);
+/// For how long an administrator's command waits for whoever looks after the stores.
+pub const STORES_ANSWER: Duration = Duration::from_millis(900);
+/// How often it looks.
+pub const STORES_LOOK: Duration = Duration::from_millis(2);
 
 /// Tasks that are remembered after their end.
 pub const TASKS_KEPT: usize = 64;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tmem_admin_api::{
     DaemonOperation, DaemonStatus, Guest, GuestStats, Health, Memory, PAGE_BYTES, PageTotals, Pool,
-    PoolKind, PoolLayout, ProcessStatus, Schema, Status, TierName,
+    PoolKind, PoolLayout, ProcessStatus, Schema, Status, Store, TierName,
 };
 use tmem_pages::{Engine, Layout, PoolStats, Tier};
 
@@ -16,7 +16,7 @@ use crate::admin::now_unix_ms;
 use crate::device::Station;
 use crate::process;
 use crate::service::Opened;
-use crate::status::{AdminSource, RequestError, TierAdmin};
+use crate::status::{AdminSource, RequestError, StoreAdmin, TierAdmin};
 use crate::tiers::{TierDesk, show};
 use crate::told::Told;
 
@@ -172,6 +172,10 @@ impl AdminSource for Running {
         let mut reasons = daemon.reasons();
         reasons.extend(tiers.iter().filter_map(tmem_admin_api::Tier::reason));
         reasons.extend(promises.reason());
+        if let Some(stores) = self.store_admin() {
+            reasons.extend(stores.replication().reasons());
+            reasons.extend(stores.stores().iter().filter_map(Store::reason));
+        }
         Status {
             schema: Schema,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -241,6 +245,10 @@ impl AdminSource for Running {
 
     fn tier_admin(&self) -> Option<&dyn TierAdmin> {
         Some(self)
+    }
+
+    fn store_admin(&self) -> Option<&dyn StoreAdmin> {
+        self.stores_desk().map(|_| self as &dyn StoreAdmin)
     }
 }
 

@@ -2,12 +2,12 @@
 //! What the admin API is answered from: snapshots of the running daemon, as plain types.
 //!
 //! The admin server knows only [`AdminSource`] and, for what an administrator does to tiers, quotas,
-//! policies and links, [`TierAdmin`]; a test hands it made-up ones.
+//! policies and links, [`TierAdmin`], to stores, [`StoreAdmin`]; a test hands it made-up ones.
 
 use tmem_admin_api::{
     DaemonOperation, DaemonStatus, FaultsRequest, Guest, GuestStats, LimitsRequest, Link,
-    LinkClearRequest, LinkRequest, Policy, PolicyRequest, Pool, Status, TaskStatus, Tier, TierName,
-    TraceStatus, WatermarksRequest,
+    LinkClearRequest, LinkRequest, Policy, PolicyRequest, Pool, Replication, Status, Store,
+    StoreAddRequest, TaskStatus, Tier, TierName, TraceStatus, WatermarksRequest,
 };
 
 /// Where the admin API's answers come from. Every method takes a fresh snapshot, holds no lock when
@@ -49,6 +49,60 @@ pub trait AdminSource: Send + Sync {
     fn tier_admin(&self) -> Option<&dyn TierAdmin> {
         None
     }
+
+    /// The stores of the remote tier and what may be done to them. A source without any is answered for
+    /// in the same way.
+    fn store_admin(&self) -> Option<&dyn StoreAdmin> {
+        None
+    }
+}
+
+/// What an administrator does to the stores that the remote tier keeps pages on. As with [`TierAdmin`],
+/// methods return at once.
+pub trait StoreAdmin: Send + Sync {
+    /// How pages are kept on the stores, all together.
+    fn replication(&self) -> Replication;
+
+    /// All stores, in order of number.
+    fn stores(&self) -> Vec<Store>;
+
+    /// One store, by its name or its address.
+    fn store(&self, name: &str) -> Option<Store> {
+        let mut stores = self.stores().into_iter();
+        stores.find(|store| store.name == name || store.address == name)
+    }
+
+    /// Lets pages be kept on another store from now on, and returns its name.
+    ///
+    /// # Errors
+    /// [`TierError::BadText`] for what is no address, [`TierError::Refused`] where the name is taken or
+    /// the worker's sandbox does not let it connect there.
+    fn add_store(&self, request: &StoreAddRequest) -> Result<String, TierError>;
+
+    /// Forgets a store. Without `force` only one that no page needs.
+    ///
+    /// # Errors
+    /// [`TierError::NoSuchStore`], [`TierError::Refused`] with how many pages need it.
+    fn remove_store(&self, name: &str, force: bool) -> Result<(), TierError>;
+
+    /// Begins to copy all pages of a store to others, and gives it no new ones. Of a store that is being
+    /// drained, the task under way.
+    ///
+    /// # Errors
+    /// [`TierError::NoSuchStore`], [`TierError::Refused`] if the others are too few.
+    fn drain_store(&self, name: &str) -> Result<TaskStatus, TierError>;
+
+    /// Gives a store pages again, drained or on the way there.
+    ///
+    /// # Errors
+    /// [`TierError::NoSuchStore`].
+    fn undrain_store(&self, name: &str) -> Result<(), TierError>;
+
+    /// Begins to give every page its number of copies. During a repair, the task under way.
+    ///
+    /// # Errors
+    /// [`TierError::Refused`] while this daemon is shut out.
+    fn repair_stores(&self) -> Result<TaskStatus, TierError>;
 }
 
 /// What an administrator does to tiers, guests' parts of them, policies and links.
@@ -179,6 +233,12 @@ pub enum TierError {
     /// No tier of this name.
     #[error("the daemon has no tier {name:?}")]
     NoSuchTier {
+        /// What was asked for.
+        name: String,
+    },
+    /// No store of this name.
+    #[error("the daemon has no store {name:?}")]
+    NoSuchStore {
         /// What was asked for.
         name: String,
     },

@@ -1,16 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is computed over a page's bytes: its checksum, and whether it is one byte repeated.
 
+use std::sync::OnceLock;
+
 use crc_fast::{CrcAlgorithm, checksum};
 
-use crate::handle::PageBytes;
+use crate::handle::{PAGE_SIZE, PageBytes};
 
-/// CRC-32/ISCSI of a page: all flips of up to 3 bits and all bursts of up to 32 are found.
+/// The checksum that a page has from its arrival on: CRC-32/ISCSI. All flips of up to 3 bits and all
+/// bursts of up to 32 are found.
 #[inline]
-pub(crate) fn of(page: &PageBytes) -> u32 {
+#[must_use]
+pub fn of(page: &PageBytes) -> u32 {
     let crc = checksum(CrcAlgorithm::Crc32Iscsi, page);
     // The crate has one return type for all widths; the upper half is zero.
     u32::try_from(crc).unwrap_or(u32::MAX)
+}
+
+/// The checksum of a page of this byte alone.
+pub(crate) fn of_same(value: u8) -> u32 {
+    static SUMS: OnceLock<Box<[u32; 256]>> = OnceLock::new();
+    let sums = SUMS.get_or_init(|| {
+        let mut sums = Box::new([0; 256]);
+        for (value, sum) in (0..=u8::MAX).zip(sums.iter_mut()) {
+            *sum = of(&[value; PAGE_SIZE]);
+        }
+        sums
+    });
+    sums[usize::from(value)]
 }
 
 /// The byte that the page repeats, if it is one.
@@ -32,7 +49,6 @@ pub(crate) fn same_filled(page: &PageBytes) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handle::PAGE_SIZE;
 
     #[test]
     fn checksum_is_the_published_one() {

@@ -123,6 +123,7 @@ mod handle;
 mod index;
 mod journal;
 mod kept;
+mod late;
 mod layout;
 mod leaves;
 mod limbo;
@@ -146,6 +147,7 @@ mod tier;
 pub mod trace;
 mod worker;
 
+pub use checksum::of as page_checksum;
 pub use dram::Watermarks;
 pub use engine::{Engine, EngineConfig, FRAMES_MAX, GUESTS_MAX, WORKERS_MAX};
 pub use error::EngineError;
@@ -165,4 +167,4 @@ pub use sys::prefetch_for_write;
 pub use tier::{
     Mover, ResizeError, SlotStore, SlotWrite, Step, Stores, Tier, TierStats, UnknownTier,
 };
-pub use worker::{FlushResult, GetMode, GetResult, PutResult, Worker, WorkerError};
+pub use worker::{FlushResult, GetMode, GetResult, PageMark, PutResult, Worker, WorkerError};

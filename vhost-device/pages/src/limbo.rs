@@ -118,7 +118,7 @@ impl Shared {
             let page = self.likeness(frame);
             let (owned, was_victim) = self.frames.mapping().retire(frame);
             if was_victim && let Some(account) = self.account(guest) {
-                self.cancel_victim(&account, frame, page);
+                self.cancel_victim(&account, worker, frame, page);
             }
             freed.extend(owned);
         }

@@ -15,6 +15,7 @@ use crate::frame_list::FrameList;
 use crate::frames::{EPHEMERAL, FrameNo, Frames, OwnerNo, REFERENCED};
 use crate::handle::PageIndex;
 use crate::index::{Entry, Stored};
+use crate::late::Late;
 use crate::limbo::Limbo;
 use crate::pool::Pool;
 use crate::replacement::{Event, Policies};
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) lower: [Option<LowerTier>; LOWER],
     pub(crate) policies: Policies,
     pub(crate) dram: Dram,
+    pub(crate) late: Late,
     /// The last to go: the files are this engine's until they are unmapped.
     _claim: Claim,
 }
@@ -107,6 +109,7 @@ impl Shared {
             lower,
             policies: Policies::new(counts.workers),
             dram: Dram::new(counts.frames),
+            late: Late::new(counts.workers),
             _claim: claim,
         }
     }
@@ -187,7 +190,7 @@ impl Shared {
         let page = self.likeness(frame);
         let (owned, was_victim) = self.frames.mapping().retire(frame);
         if was_victim {
-            self.cancel_victim(account, frame, page);
+            self.cancel_victim(account, worker, frame, page);
         } else {
             self.track(worker, Event::Remove(frame));
         }
@@ -363,7 +366,7 @@ impl Removed {
             let pages = self.stored[lower.number()];
             pool.counters.stripe(worker).stored_out_many(lower, pages);
         }
-        shared.free_slots(&self.slots);
+        shared.free_slots_for(worker, &self.slots);
         shared.leave_dram(&pool.account, self.framed);
         if pool.is_ephemeral() {
             pool.account.leave_ephemeral(self.framed, self.same);

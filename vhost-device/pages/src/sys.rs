@@ -34,6 +34,7 @@ use crate::kept::{Kept8, Kept16, Kept32, Kept64};
 use crate::layout::MapLayout;
 use crate::records::{GuestRecord, LimitsRecord, PoolRecord, TierRecord};
 use crate::slot_table::{SLOTS_MAX, SlotTable};
+use crate::slots::memory::{MARKS_AT, SLOT_MEMORY_WORDS, WORDS_AT};
 use crate::tier::{LOWER, Lower, TIERS};
 
 /// State bit: the index holds this frame.
@@ -131,6 +132,8 @@ unsafe impl Plain for Kept8 {}
 // SAFETY: an atomic integer.
 unsafe impl Plain for Kept16 {}
 // SAFETY: an atomic integer.
+unsafe impl Plain for Kept64 {}
+// SAFETY: an atomic integer.
 unsafe impl Plain for Kept32 {}
 // SAFETY: atomic integers alone.
 unsafe impl Plain for Leaf {}
@@ -223,6 +226,42 @@ impl SlotAreas {
             mid: map.area(mid, slots),
             top: map.area(mid + slots * size_of::<Kept16>(), slots),
         }
+    }
+}
+
+/// What a store remembers of its slots, mapped: words, then a mark for each slot.
+pub(crate) struct SideMap {
+    region: Region,
+    words: Area<Kept64>,
+    marks: Area<Kept8>,
+}
+
+// SAFETY: the mapping is plain memory without ties to a thread.
+unsafe impl Send for SideMap {}
+// SAFETY: atomics alone are reached through it.
+unsafe impl Sync for SideMap {}
+
+impl SideMap {
+    /// Maps the first `bytes` of a file, which must be that long.
+    pub(crate) fn new(file: OwnedFd, bytes: usize) -> io::Result<Self> {
+        let region = Region::new(file, bytes, false)?;
+        Ok(Self {
+            words: region.area(WORDS_AT, SLOT_MEMORY_WORDS),
+            marks: region.area(MARKS_AT, bytes - MARKS_AT),
+            region,
+        })
+    }
+
+    pub(crate) fn words(&self) -> &[Kept64] {
+        &self.words
+    }
+
+    pub(crate) fn marks(&self) -> &[Kept8] {
+        &self.marks
+    }
+
+    pub(crate) fn file(&self) -> &OwnedFd {
+        &self.region.file
     }
 }
 
@@ -498,6 +537,20 @@ impl Mapping {
     pub(crate) fn pins(&self, frame: FrameNo) -> u64 {
         self.entry(frame).state.load(Ordering::Relaxed) / PIN
     }
+}
+
+/// Asks the processor for a value that will be read soon.
+#[inline]
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let at = std::ptr::from_ref(value).cast::<i8>();
+        // SAFETY: every x86-64 processor has the instruction.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
 }
 
 /// Asks the processor for the lines of a page that is about to be written, wherever it is.

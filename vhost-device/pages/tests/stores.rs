@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tiered::House;
 use tmem_pages::slots::{Durability, PoolEntry, ScanReport, SlotError, SlotFile, SlotHeader};
 use tmem_pages::{
-    Engine, EngineConfig, EngineError, EngineFiles, Epoch, GetResult, PageBytes, PutResult,
-    SlotStore, SlotWrite, Stores, Tier,
+    Engine, EngineConfig, EngineError, EngineFiles, Epoch, GetResult, ObjectId, PageBytes,
+    PageIndex, PutResult, SlotStore, SlotWrite, Stores, Tier,
 };
 
 /// A store that does as it is told.
@@ -26,7 +26,11 @@ struct Moody {
     refuses_reads: AtomicBool,
     /// Flips a bit of every page that is read.
     lies: AtomicBool,
+    /// Has to be asked to forget pages.
+    outlives: AtomicBool,
     writes: AtomicU32,
+    /// Calls to forget pages.
+    forgets: AtomicU32,
 }
 
 impl Moody {
@@ -36,7 +40,9 @@ impl Moody {
             refuses_writes: AtomicBool::new(false),
             refuses_reads: AtomicBool::new(false),
             lies: AtomicBool::new(false),
+            outlives: AtomicBool::new(false),
             writes: AtomicU32::new(0),
+            forgets: AtomicU32::new(0),
         })
     }
 }
@@ -70,7 +76,7 @@ impl SlotStore for Moody {
         self.inner.write(batch)
     }
 
-    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), SlotError> {
+    fn read(&self, slot: u32, _checksum: u32, page: &mut PageBytes) -> Result<(), SlotError> {
         if self.refuses_reads.load(Ordering::Relaxed) {
             return Err(bad());
         }
@@ -84,11 +90,16 @@ impl SlotStore for Moody {
     }
 
     fn invalidate(&self, slots: &[u32]) -> Result<(), SlotError> {
+        self.forgets.fetch_add(1, Ordering::Relaxed);
         self.inner.invalidate(slots)
     }
 
+    fn is_slow_to_invalidate(&self) -> bool {
+        self.outlives.load(Ordering::Relaxed)
+    }
+
     fn outlives_the_map(&self) -> bool {
-        false
+        self.outlives.load(Ordering::Relaxed)
     }
 
     fn resize(&self, slots: u32) -> Result<(), SlotError> {
@@ -239,6 +250,35 @@ fn overcommitted_puts_are_refused_and_nothing_else_is_lost() {
     assert!(refused > 0);
     house.check_pages(0, 110);
     house.engine.self_check();
+}
+
+#[test]
+fn request_forgets_its_pages_below_in_one_call() {
+    let (mut house, store) = house(50, 200, 200, 0);
+    store.outlives.store(true, Ordering::Relaxed);
+    (0..200).for_each(|number| house.put(0, number));
+    house.settle();
+    let below: Vec<u32> = (0..200)
+        .filter(|number| {
+            let at = (&house.pools[0], ObjectId::ZERO, PageIndex(*number));
+            house.worker.tier_of(at.0, at.1, at.2) == Some(Tier::Pm)
+        })
+        .take(40)
+        .collect();
+    assert_eq!(below.len(), 40);
+    // One that stands alone asks for itself.
+    let before = store.forgets.load(Ordering::Relaxed);
+    house.put(0, below[0]);
+    assert!(store.forgets.load(Ordering::Relaxed) > before);
+    // Others wait for the end of their request; the mover that makes room for them asks for none.
+    house.worker.begin_request();
+    let before = store.forgets.load(Ordering::Relaxed);
+    below[1..].iter().for_each(|number| house.put(0, *number));
+    assert_eq!(store.forgets.load(Ordering::Relaxed), before);
+    house.worker.end_request();
+    assert_eq!(store.forgets.load(Ordering::Relaxed), before + 1);
+    house.engine.self_check();
+    house.check_pages(0, 200);
 }
 
 /// An engine on a file of slots that outlives the host.

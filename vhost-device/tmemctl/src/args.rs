@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line: a noun, then a verb.
 
+mod store;
 mod tiering;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use tmem_admin_api::DEFAULT_SOCKET;
 
 use crate::table::Column;
 use crate::{guest, pool, stats};
+pub use store::{StoreListArgs, StoreVerb};
 pub use tiering::{
     LimitArgs, LimitWhat, LinkEnds, LinkShowArgs, LinkVerb, MarksArgs, PolicyVerb, ReclaimArgs,
     TaskArgs, TierListArgs, TierStatsArgs, TierVerb, TraceVerb, Way,
@@ -24,6 +26,7 @@ Examples:
   tmemctl guest limit web --dram-cap 2GiB
   tmemctl tier list                    dram, pm, remote: what is where
   tmemctl tier drain pm                empty a tier, while guests go on
+  tmemctl store list                   the stores behind tier remote, and whether all copies are there
   tmemctl link set remote latency=5us bandwidth=25Gbit/s
   tmemctl pool list --guest web -o id,pages,misses
   tmemctl stats --watch 5              what happens each second, every 5 seconds
@@ -32,7 +35,7 @@ Examples:
 
 Exit codes:
   0 done   1 failed   2 wrong usage   3 daemon not reachable   4 daemon degraded
-  (4 is given by status and daemon show)";
+  (4 is given by status, daemon show, store list and store show)";
 
 /// Looks into a virtio-tmem daemon and its guests, limits what they get, and moves what they keep
 #[derive(Debug, Parser)]
@@ -76,6 +79,9 @@ pub enum Verb {
     /// Look at tiers; resize and drain them
     #[command(subcommand)]
     Tier(TierVerb),
+    /// Look at the stores of the remote tier; add, drain and remove them, repair what lies on them
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// Look at replacement policies; give a guest another one
     #[command(subcommand)]
     Policy(PolicyVerb),

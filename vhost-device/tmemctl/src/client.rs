@@ -200,9 +200,14 @@ fn written(body: &impl Serialize) -> Result<String, Error> {
     Ok(if text == "null" { String::new() } else { text })
 }
 
+/// A name as it stands in a path.
+pub(crate) fn escape(name: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(name, ESCAPED)
+}
+
 /// Path of one guest.
 pub(crate) fn guest_path(name: &str) -> String {
-    format!("{}/{}", path::GUESTS, utf8_percent_encode(name, ESCAPED))
+    format!("{}/{}", path::GUESTS, escape(name))
 }
 
 /// `path`, narrowed to a guest if there is one.

@@ -20,7 +20,7 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// No daemon answers.
     pub const UNREACHABLE: u8 = 3;
-    /// `status` and `daemon show`: the daemon is degraded.
+    /// `status`, `daemon show`, `store list` and `store show`: the daemon, or the store, is degraded.
     pub const DEGRADED: u8 = 4;
 }
 
@@ -136,6 +136,14 @@ pub enum Error {
     /// Words that make no request together.
     #[error("{0}")]
     Usage(String),
+    /// The name of a store's host cannot be looked up.
+    #[error("cannot look up {name}")]
+    Host {
+        /// The name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// No runtime for the conversation.
     #[error("cannot set up the connection's event loop")]
     Runtime(#[source] io::Error),
@@ -248,6 +256,7 @@ impl Error {
             Self::TaskDeadline { .. } => "deadline",
             Self::TaskLost { .. } => "task_lost",
             Self::Usage(_) => "usage",
+            Self::Host { .. } => "unknown_host",
             Self::Request(_) | Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "local",
         }
     }
@@ -265,9 +274,10 @@ impl Error {
                 "it may still go on: `tmemctl daemon show` tells"
             }
             Self::Task(_) | Self::TaskDeadline { .. } | Self::TaskLost { .. } => {
-                "`tmemctl tier show` and `tmemctl guest show` tell how things are"
+                "`tmemctl tier show`, `guest show` and `store show` tell how things are"
             }
             Self::Usage(_) => "--help shows examples",
+            Self::Host { .. } => "give the store's IP address in its place",
             Self::Unreachable { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "run as root, or join the group that the daemon's configuration names for its \

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! args (clap) ── run ── one module a noun ── client ── Unix socket ── daemon
-//!                          status, daemon, guest, pool, tier, link, stats, …
+//!                          status, daemon, guest, pool, tier, store, link, stats, …
 //!                            │
 //!                          table, format ── stdout          error ── stderr, exit code
 //! ```
@@ -29,6 +29,7 @@ mod pool;
 mod quota;
 mod stats;
 mod status;
+mod store;
 mod table;
 mod task;
 mod tier;
@@ -38,7 +39,7 @@ use std::io::{self, Write};
 
 use clap::CommandFactory;
 
-use args::{Cli, DaemonVerb, GuestVerb, PoolVerb, TierVerb, Verb};
+use args::{Cli, DaemonVerb, GuestVerb, PoolVerb, StoreVerb, TierVerb, Verb};
 use client::Client;
 pub use error::{Error, exit};
 use operation::Waiting;
@@ -92,6 +93,7 @@ fn dispatch(
         Verb::Daemon(verb) => return on_daemon(verb, &client()?, view, out, err),
         Verb::Guest(verb) => return on_guest(verb, &client()?, view, out, err),
         Verb::Tier(verb) => return on_tier(verb, &client()?, view, out, err),
+        Verb::Store(verb) => return on_store(verb, &client()?, view, out, err),
         Verb::Policy(verb) => quota::policy(&client()?, verb, view, out)?,
         Verb::Link(verb) => link::run(&client()?, verb, view, out)?,
         Verb::Trace(verb) => quota::trace(&client()?, verb, view, out)?,
@@ -128,6 +130,38 @@ fn on_guest(
         }
     }
     Ok(exit::OK)
+}
+
+fn on_store(
+    verb: &StoreVerb,
+    client: &Client,
+    view: View,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Error> {
+    let (begun, wait) = match verb {
+        StoreVerb::List(table) => return store::list(client, table, view, out),
+        StoreVerb::Show { name } => return store::show(client, name, view, out),
+        StoreVerb::Add {
+            address,
+            label,
+            domain,
+        } => {
+            store::add(client, address, (label.clone(), domain.clone()), view, out)?;
+            return Ok(exit::OK);
+        }
+        StoreVerb::Remove { name, force } => {
+            store::remove(client, name, *force, view, out)?;
+            return Ok(exit::OK);
+        }
+        StoreVerb::Undrain { name } => {
+            store::undrain(client, name, view, out)?;
+            return Ok(exit::OK);
+        }
+        StoreVerb::Drain { name, wait } => (store::drain(client, name)?, wait),
+        StoreVerb::Repair { wait } => (store::repair(client)?, wait),
+    };
+    task::follow(client, begun, *wait, view, out, err)
 }
 
 fn on_tier(

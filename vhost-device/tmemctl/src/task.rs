@@ -139,6 +139,8 @@ fn line(task: &TaskStatus, view: View) -> String {
         TaskKind::Resize => "resizing",
         TaskKind::Drain => "draining",
         TaskKind::Reclaim => "reclaiming from",
+        TaskKind::StoreDrain => "draining store",
+        TaskKind::Repair => "repairing",
     };
     let percent = task.percent();
     let full = usize::from(percent) * BAR / 100;
@@ -183,6 +185,8 @@ fn success(task: &TaskStatus, view: View) -> String {
     let mut told = match task.kind {
         TaskKind::Resize => format!("tier {subject} is resized, in {took}"),
         TaskKind::Drain => format!("tier {subject} is drained: {done}{of} moved in {took}"),
+        TaskKind::StoreDrain => format!("store {subject} is drained: {done}{of} copied in {took}"),
+        TaskKind::Repair => format!("all pages have their copies: {done}{of} copied in {took}"),
         TaskKind::Reclaim => format!("reclaimed {done}{of} from guest {subject} in {took}"),
     };
     if let Some(reason) = &task.reason {

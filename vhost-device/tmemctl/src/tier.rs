@@ -23,7 +23,7 @@ pub(crate) const COLUMNS: &[Column<Tier>] = &[
     Column {
         name: "kind",
         usual: true,
-        help: "what it is made of: memory, dax, file, stand-in (memory in place of stores), stores",
+        help: "what it is made of: memory, dax, file, stand-in (memory in place of stores), stores, valkey",
         cell: |t, _| Text::word(t.kind.as_str().replace('_', "-")),
     },
     Column {

@@ -17,7 +17,7 @@ use tmemctl::Terminal;
 use tmemctl::args::Cli;
 use vhost_device_tmem::admin::{Access, Limits, Server, bind};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{AdminSource, RequestError, TierAdmin, TierError};
+use vhost_device_tmem::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;

@@ -18,7 +18,7 @@ use tmemctl::Terminal;
 use tmemctl::args::Cli;
 use vhost_device_tmem::admin::{Access, Limits, METRICS, Server, bind};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{AdminSource, RequestError, TierAdmin, TierError};
+use vhost_device_tmem::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;
@@ -416,6 +416,8 @@ fn the_book_shows_what_is_printed() {
         "link-set.txt",
         "trace-stop.txt",
         "status-overcommitted.txt",
+        "store-list.txt",
+        "store-drain.txt",
     ] {
         let printed = fs::read_to_string(root.join("tests/golden").join(name)).unwrap();
         assert!(
@@ -431,6 +433,7 @@ fn the_book_shows_what_is_printed() {
         &["stats"],
         &["tier", "list"],
         &["tier", "stats"],
+        &["store", "list"],
         &["link", "show"],
     ] {
         let verb = noun_and_verb.iter().fold(&command, |command, name| {

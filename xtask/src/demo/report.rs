@@ -42,6 +42,25 @@ pub(crate) struct Run {
     pub(crate) get_on_host: Latency,
 }
 
+/// What became of the stores.
+#[derive(Clone, Default, Serialize)]
+pub(crate) struct OnStores {
+    /// The one that was killed.
+    pub(crate) killed: String,
+    /// Copies of pages that were on it.
+    pub(crate) copies_lost: u64,
+    /// Until every page had two copies again.
+    pub(crate) repaired_after_seconds: f64,
+    /// Copies that were made anew, those for the store that came back included.
+    pub(crate) repaired_pages: u64,
+    /// Gets that another store answered.
+    pub(crate) failovers: u64,
+    /// Gets for which another store was asked in time.
+    pub(crate) hedged: u64,
+    /// Pages without a copy.
+    pub(crate) lost_pages: u64,
+}
+
 /// How one figure of a run is shown.
 type Figure = fn(&Run) -> String;
 
@@ -61,6 +80,8 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// The workloads.
     pub(crate) runs: Vec<Run>,
+    /// The stores.
+    pub(crate) stores: OnStores,
     /// What the guest's kernel complained of.
     pub(crate) kernel_complaint: Option<String>,
 }
@@ -91,6 +112,7 @@ impl Report {
             "daemon_peak_resident_bytes": self.daemon_peak_resident_bytes,
             "seconds": self.seconds,
             "workloads": self.runs,
+            "stores": self.stores,
             "kernel_complaint": self.kernel_complaint,
         })
     }
@@ -140,8 +162,17 @@ impl Report {
             ""
         };
         format!(
-            "\n{table}\nGuest: {} MiB, {} MiB of them free, kernel {}. Daemon: {} MiB at most. \
+            "\n{table}\nStores: {} was killed with {} pages on it; {} gets failed over, {} were hedged, \
+             {} pages were copied anew, after {:.1} s each had two copies again, {} were lost.\n\
+             Guest: {} MiB, {} MiB of them free, kernel {}. Daemon: {} MiB at most. \
              All took {:.0} s.\n{note}",
+            self.stores.killed,
+            self.stores.copies_lost,
+            self.stores.failovers,
+            self.stores.hedged,
+            self.stores.repaired_pages,
+            self.stores.repaired_after_seconds,
+            self.stores.lost_pages,
             self.guest_memory_mib,
             self.guest_free_mib,
             self.kernel,
@@ -190,6 +221,11 @@ mod tests {
             daemon_peak_resident_bytes: 1 << 30,
             seconds: 30.0,
             runs: vec![run, other],
+            stores: OnStores {
+                killed: "store2".to_owned(),
+                copies_lost: 7000,
+                ..OnStores::default()
+            },
             kernel_complaint: None,
         }
     }
@@ -201,6 +237,7 @@ mod tests {
         assert_eq!(json["pages_put"], 14);
         assert_eq!(json["pages_got"], 10);
         assert_eq!(json["pages_flushed"], 6);
+        assert_eq!(json["stores"]["copies_lost"], 7000);
         assert_eq!(json["workloads"][0]["name"], "redis");
         assert_eq!(json["workloads"][1]["get_in_guest"]["p99_ns"], 99_000);
     }
@@ -209,5 +246,6 @@ mod tests {
     fn table_says_what_the_times_are_of() {
         let text = report().text();
         assert!(text.contains("12.3 µs") && text.contains("emulates (TCG)"));
+        assert!(text.contains("store2 was killed with 7000 pages on it"));
     }
 }

@@ -12,6 +12,7 @@ use vm_images::{Progress, Step};
 
 use super::GUEST;
 use super::report::{Latency, Run};
+use super::stores::Cast;
 use super::workloads::Workload;
 
 /// Pages moved so far, and where they are.
@@ -39,6 +40,8 @@ impl Moved {
 /// Looks at the daemon while a workload runs.
 struct Watch<'a> {
     daemon: &'a Daemon,
+    cast: &'a mut Cast,
+    progress: &'a Progress,
     step: Step,
     before: Moved,
     seen: Instant,
@@ -56,8 +59,9 @@ impl Watch<'_> {
         let seconds = self.seen.elapsed().as_secs_f64();
         self.peak_pages = self.peak_pages.max(pages);
         let rate = |now: u64, before: u64| thousands(now.saturating_sub(before)) / seconds;
+        let stores = self.cast.tick(self.daemon, self.progress);
         self.step.update(&format!(
-            "{} MiB on the host; put {:.1}, got {:.1}, flushed {:.1} thousand pages/s",
+            "{} MiB on the host and the stores; put {:.1}, got {:.1}, flushed {:.1} thousand pages/s; {stores}",
             (pages * PAGE_BYTES) >> 20,
             rate(now.put, self.before.put),
             rate(now.got, self.before.got),
@@ -76,7 +80,7 @@ fn thousands(pages: u64) -> f64 {
 pub(super) fn run(
     workload: &Workload,
     mib: u64,
-    daemon: &Daemon,
+    (daemon, cast): (&Daemon, &mut Cast),
     guest: &mut Guest,
     progress: &Progress,
 ) -> Result<Run> {
@@ -87,6 +91,8 @@ pub(super) fn run(
     let start = Instant::now();
     let mut watch = Watch {
         daemon,
+        cast,
+        progress,
         step: progress.step(workload.name),
         before,
         seen: start,

@@ -25,6 +25,8 @@ use crate::{Error, Result, Row};
 const GOAL_GETS: f64 = 0.8;
 /// Of the index.
 const GOAL_INDEX: f64 = 0.6;
+/// Pages of a request: a page fault's, and a batch's, whose pages are looked ahead for.
+const REQUESTS: [usize; 2] = [1, 32];
 /// Memory that is left to others, in KiB.
 const SPARE_KIB: u64 = 1 << 20;
 /// Frames that a map for a very large pool must have, of which hardly any is used.
@@ -33,7 +35,13 @@ const FRAMES_LARGE: u32 = 1 << 23;
 /// Gets of real pages.
 pub(super) fn gets(scale: &Scale) -> Result<Vec<Row>> {
     let [few, many] = scale.real;
-    let name = format!("get of random pages among {many}, beside {few}");
+    let name = |batch: usize| {
+        let how = match batch {
+            1 => "one a request".to_owned(),
+            _ => format!("{batch} a request"),
+        };
+        format!("get of random pages among {many}, beside {few}, {how}")
+    };
     // The pages of both engines, their metadata, and the memory to copy in.
     let needed = u64::from(few + 2 * many) * 4 + SPARE_KIB;
     let free = available_kib();
@@ -43,7 +51,8 @@ pub(super) fn gets(scale: &Scale) -> Result<Vec<Row>> {
             needed >> 10,
             free >> 10
         );
-        return Ok(vec![note(name, "ratio", 0.0, why)]);
+        let rows = REQUESTS.map(|batch| note(name(batch), "ratio", 0.0, why.clone()));
+        return Ok(rows.into());
     }
     let mut engines = [few, many].map(|pages| {
         let size = Size {
@@ -59,7 +68,7 @@ pub(super) fn gets(scale: &Scale) -> Result<Vec<Row>> {
     });
     let memory = vec![1_u8; many as usize * PAGE_SIZE];
     let mut random = Random::new(3);
-    let mut engine = [const { Vec::new() }; 2];
+    let mut engine = [const { [const { Vec::new() }; 2] }; REQUESTS.len()];
     let mut copies = [const { Vec::new() }; 2];
     for _ in 0..scale.rounds {
         for (at, stand) in engines.iter_mut().enumerate() {
@@ -67,7 +76,9 @@ pub(super) fn gets(scale: &Scale) -> Result<Vec<Row>> {
                 Ok((stand, pages)) => (stand, *pages),
                 Err(_) => break,
             };
-            engine[at].push(stand.random_gets(&mut random, pages, scale.pass)?);
+            for (rates, batch) in engine.iter_mut().zip(REQUESTS) {
+                rates[at].push(stand.random_gets(&mut random, pages, batch, scale.pass)?);
+            }
             copies[at].push(copy_rate(&memory, pages, &mut random, scale.pass)?);
         }
     }
@@ -79,28 +90,31 @@ pub(super) fn gets(scale: &Scale) -> Result<Vec<Row>> {
         pairs.map(|(few, many)| many / few).collect()
     };
     let middle = |of: &[f64]| crate::report::median(of);
-    let regime = format!(
-        "one thread, {} and {} MiB: gets {:.0} and {:.0} pages/s, copies {:.0} and {:.0}; floor: the \
+    let row = |(engine, batch): (&[Vec<f64>; 2], usize)| {
+        let regime = format!(
+            "one thread, {} and {} MiB: gets {:.0} and {:.0} pages/s, copies {:.0} and {:.0}; floor: the \
          share that plain copies keep; transparent huge pages: {}",
-        few >> 8,
-        many >> 8,
-        middle(&engine[0]),
-        middle(&engine[1]),
-        middle(&copies[0]),
-        middle(&copies[1]),
-        huge_pages(),
-    );
-    let row = Compared {
-        name,
-        unit: "share kept",
-        ours: &kept(&engine),
-        other: &kept(&copies),
-        peer: None,
-        less: false,
-        goal: Some(GOAL_GETS),
-        regime,
+            few >> 8,
+            many >> 8,
+            middle(&engine[0]),
+            middle(&engine[1]),
+            middle(&copies[0]),
+            middle(&copies[1]),
+            huge_pages(),
+        );
+        let row = Compared {
+            name: name(batch),
+            unit: "share kept",
+            ours: &kept(engine),
+            other: &kept(&copies),
+            peer: None,
+            less: false,
+            goal: Some(GOAL_GETS),
+            regime,
+        };
+        row.row()
     };
-    Ok(vec![row.row()])
+    Ok(engine.iter().zip(REQUESTS).map(row).collect())
 }
 
 /// Copies of random pages a second, out of the first `pages` of some memory.
@@ -194,14 +208,31 @@ impl Index {
         expect(got == GetResult::HitSameFilled, got)
     }
 
-    /// Lookups of random entries a second.
-    fn lookups(&mut self, random: &mut Random, time: Duration) -> Result<f64> {
-        let entries = self.entries;
-        rate(time, || self.look_up(random.below(entries)))
+    /// What a worker does before each page of a request.
+    fn look_ahead(&self, nth: u32, request: &[u32]) {
+        let count = u32::try_from(request.len()).unwrap_or(u32::MAX);
+        let index = |nth: u32| PageIndex(request[nth as usize]);
+        self.worker.look_ahead(&self.pool, (nth, count), index);
     }
 
-    /// Inserts of random entries a second, which were flushed before.
-    fn inserts(&mut self, random: &mut Random, count: u32) -> Result<f64> {
+    /// Lookups of random entries a second, so many a request.
+    fn lookups(&mut self, random: &mut Random, batch: usize, time: Duration) -> Result<f64> {
+        let entries = self.entries;
+        let mut request = vec![0; batch];
+        let requests = rate(time, || {
+            request.fill_with(|| random.below(entries));
+            for (nth, number) in (0..).zip(&request) {
+                self.look_ahead(nth, &request);
+                self.look_up(*number)?;
+            }
+            Ok(())
+        })?;
+        #[expect(clippy::cast_precision_loss, reason = "pages of a request")]
+        Ok(requests * batch as f64)
+    }
+
+    /// Inserts of random entries a second, which were flushed before, so many a request.
+    fn inserts(&mut self, random: &mut Random, batch: usize, count: u32) -> Result<f64> {
         let gone: Vec<u32> = (0..count).map(|_| random.below(self.entries)).collect();
         self.ticket += 1;
         let ticket = Ticket::new(self.ticket).unwrap_or(Ticket::MAX);
@@ -210,7 +241,12 @@ impl Index {
             (self.worker).flush_page(&self.pool, ObjectId::ZERO, index, ticket);
         }
         let start = std::time::Instant::now();
-        gone.iter().try_for_each(|number| self.insert(*number))?;
+        for request in gone.chunks(batch) {
+            for (nth, number) in (0..).zip(request) {
+                self.look_ahead(nth, request);
+                self.insert(*number)?;
+            }
+        }
         Ok(crate::floors::per_second(count.into(), start))
     }
 }
@@ -230,21 +266,30 @@ pub(super) fn index(scale: &Scale) -> Result<Vec<Row>> {
     let [few, many] = scale.entries;
     let mut indexes = [Index::new(few)?, Index::new(many)?];
     let mut random = Random::new(4);
-    let mut lookups = [const { Vec::new() }; 2];
-    let mut inserts = [const { Vec::new() }; 2];
+    let mut lookups = [const { [const { Vec::new() }; 2] }; REQUESTS.len()];
+    let mut inserts = [const { [const { Vec::new() }; 2] }; REQUESTS.len()];
     let words = vec![0_u32; 2 * many as usize];
     let mut reads = [const { Vec::new() }; 2];
     for _ in 0..scale.rounds {
         for (at, index) in indexes.iter_mut().enumerate() {
-            lookups[at].push(index.lookups(&mut random, scale.pass)?);
-            inserts[at].push(index.inserts(&mut random, scale.inserts)?);
+            for (nth, batch) in REQUESTS.into_iter().enumerate() {
+                lookups[nth][at].push(index.lookups(&mut random, batch, scale.pass)?);
+                inserts[nth][at].push(index.inserts(&mut random, batch, scale.inserts)?);
+            }
             reads[at].push(word_rate(&words, index.entries, &mut random, scale.pass)?);
         }
     }
     let [few_reads, many_reads] = reads.each_ref().map(|rates| crate::report::median(rates));
-    let rows = [("lookups", &lookups), ("inserts", &inserts)].map(|(what, rates)| {
+    let all = [("lookups", &lookups), ("inserts", &inserts)];
+    let all = all.iter().flat_map(|(what, rates)| {
+        let rates = rates.iter().zip(REQUESTS);
+        rates.map(move |(rates, batch)| (what, batch, rates))
+    });
+    let rows = all.map(|(what, batch, rates)| {
         let row = Compared {
-            name: format!("index: random {what} among {many} entries, beside {few}"),
+            name: format!(
+                "index: random {what} among {many} entries, beside {few}, {batch} a request"
+            ),
             unit: "1/s",
             ours: &rates[1],
             other: &rates[0],
@@ -260,7 +305,7 @@ pub(super) fn index(scale: &Scale) -> Result<Vec<Row>> {
         };
         row.row()
     });
-    Ok(rows.into())
+    Ok(rows.collect())
 }
 
 /// Reads of random words of 8 bytes a second, each of which waits for the one before.

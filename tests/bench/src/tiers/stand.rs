@@ -196,14 +196,42 @@ impl Stand {
         self.engine.tier(tier).map_or(0, |stats| stats.used_pages)
     }
 
-    /// Gets random pages of the first `pages`, for some time. Returns how many a second.
+    /// Gets random pages of the first `pages`, for some time, so many a request, as a worker does.
+    /// Returns how many a second.
     pub(super) fn random_gets(
         &mut self,
         random: &mut Random,
         pages: u32,
+        batch: usize,
         time: Duration,
     ) -> Result<f64> {
-        rate(time, || self.get(random.below(pages)))
+        let mut request = vec![0; batch];
+        let requests = rate(time, || {
+            request.fill_with(|| random.below(pages));
+            for (nth, number) in (0..).zip(&request) {
+                self.look_ahead(nth, &request);
+                self.get(*number)?;
+            }
+            Ok(())
+        })?;
+        #[expect(clippy::cast_precision_loss, reason = "pages of a request")]
+        Ok(requests * batch as f64)
+    }
+
+    /// What a worker does before each page of a request.
+    fn look_ahead(&self, nth: u32, request: &[u32]) {
+        let count = u32::try_from(request.len()).unwrap_or(u32::MAX);
+        let index = |nth: u32| PageIndex(request[nth as usize]);
+        self.worker.look_ahead(&self.pool, (nth, count), index);
+    }
+
+    /// Puts pages as one request, which is over when this returns.
+    pub(super) fn put_request(&mut self, pages: &[(u32, u64)]) -> Result<()> {
+        self.worker.begin_request();
+        let mut pages = pages.iter();
+        let put = pages.try_for_each(|(number, version)| self.put_version(*number, *version));
+        self.worker.end_request();
+        put
     }
 }
 

@@ -237,30 +237,27 @@ fn socket(folder: &Path, guest: usize) -> PathBuf {
 /// The daemon's program: `TMEM_DAEMON`, or built once by cargo in the profile of this test.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        if let Some(path) = env::var_os("TMEM_DAEMON") {
-            return path.into();
-        }
-        // target/PROFILE/deps/this-test
-        let test = env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "vhost-device-tmem",
-            "--target-dir",
-        ]);
-        build.arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(
-            build.status().unwrap().success(),
-            "cargo cannot build the daemon"
-        );
-        profile.join("vhost-device-tmem")
-    })
+    BINARY.get_or_init(|| program("vhost-device-tmem", "TMEM_DAEMON"))
+}
+
+/// The program of a package: what the `variable` says, or else built by cargo in the profile of this test.
+pub(crate) fn program(package: &str, variable: &str) -> PathBuf {
+    if let Some(path) = env::var_os(variable) {
+        return path.into();
+    }
+    // target/PROFILE/deps/this-test
+    let test = env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--package", package, "--target-dir"]);
+    build.arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(
+        build.status().unwrap().success(),
+        "cargo cannot build {package}"
+    );
+    profile.join(package)
 }

@@ -20,5 +20,6 @@ mod oracle;
 mod pages;
 mod replaced;
 mod semantics;
+mod stores;
 mod tiers;
 mod vanish;

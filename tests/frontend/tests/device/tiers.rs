@@ -39,7 +39,12 @@ fn settings(tables: &str) -> Settings {
 }
 
 /// An exchange with the admin API, which a worker that is killed meanwhile does not end.
-fn asked<T: serde::de::DeserializeOwned>(host: &Host, method: &str, path: &str, body: &str) -> T {
+pub(crate) fn asked<T: serde::de::DeserializeOwned>(
+    host: &Host,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask(host, method, path, body) {
@@ -78,7 +83,7 @@ fn set_link(host: &Host, body: &str) -> LinkList {
     asked(host, "POST", "/v1/links/set", body)
 }
 
-fn await_task(host: &Host, task: TaskStatus) -> TaskStatus {
+pub(crate) fn await_task(host: &Host, task: TaskStatus) -> TaskStatus {
     let start = Instant::now();
     let mut task = task;
     while task.state == TaskState::Running {

@@ -91,6 +91,11 @@ impl From<TierError> for Failure {
                 ErrorCode::NoSuchTier,
                 "`tmemctl tier list` shows the tiers; the daemon's configuration makes them",
             ),
+            TierError::NoSuchStore { .. } => (
+                StatusCode::NOT_FOUND,
+                ErrorCode::NoSuchStore,
+                "`tmemctl store list` shows the stores",
+            ),
             TierError::NoSuchGuest { .. } => (
                 StatusCode::NOT_FOUND,
                 ErrorCode::NoSuchGuest,
@@ -104,8 +109,8 @@ impl From<TierError> for Failure {
             TierError::UnderWay { .. } => (
                 StatusCode::CONFLICT,
                 ErrorCode::TaskUnderWay,
-                "wait until it has ended; `tmemctl tier show` and `tmemctl guest show` tell how far \
-                 it is, and `tmemctl tier undrain` calls a drain off",
+                "wait until it has ended; `tmemctl tier show`, `guest show` and `store show` tell how \
+                 far it is, and `tmemctl tier undrain` calls a drain off",
             ),
             TierError::NotAvailable { .. } => (
                 StatusCode::CONFLICT,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The Prometheus text: one table of names, and one function that fills them.
 
+mod stores;
 mod text;
 mod tiers;
 
@@ -129,6 +130,26 @@ metrics! {
     LINK_OVERRUNS Counter "tmem_link_overruns_total" "Transfers that were late beyond the link model's tolerance.";
     LINK_ERROR Histogram "tmem_link_error_seconds" "How much later transfers ended than they should have.";
     LINK_FAULTS Counter "tmem_link_faults_total" "Transfers that were made to go wrong, by fault.";
+    STORES_PAGES Gauge "tmem_stores_pages" "Pages on the stores of tier remote, by kind: all, below (with too few copies), lost (with none), held (kept on this host until all copies are acknowledged).";
+    STORES_REPAIRED Counter "tmem_stores_repaired_total" "Copies made by repair, rebalancing and drains.";
+    STORES_REPAIR_RATE Gauge "tmem_stores_repair_bytes_per_second" "What these take now.";
+    STORES_REPAIR_LIMIT Gauge "tmem_stores_repair_limit_bytes_per_second" "What these may take.";
+    STORES_FAILOVERS Counter "tmem_stores_failovers_total" "Reads that another store answered because the first could not.";
+    STORES_HEDGED Counter "tmem_stores_hedged_total" "Reads that another store was asked for because the first took long.";
+    STORES_BAD Counter "tmem_stores_bad_copies_total" "Copies that were not what had been written, found when they were read.";
+    STORES_FENCED Gauge "tmem_stores_fenced" "1: another daemon has taken this one's namespace over.";
+    STORE_STATE Gauge "tmem_store_state" "1 for the state that a store is in, 0 for the others.";
+    STORE_COPIES Gauge "tmem_store_copies" "Copies of this daemon's pages on a store.";
+    STORE_CAPACITY Gauge "tmem_store_capacity_pages" "What fits into a store, for all of its clients.";
+    STORE_FREE Gauge "tmem_store_free_pages" "What of that is free.";
+    STORE_QUOTA Gauge "tmem_store_quota_pages" "What this daemon may have of a store.";
+    STORE_USED Gauge "tmem_store_used_pages" "What this daemon has of a store.";
+    STORE_HEARD Gauge "tmem_store_silence_seconds" "Since when nothing was heard of a store; absent before anything was.";
+    STORE_READS Counter "tmem_store_reads_total" "Pages read from a store.";
+    STORE_WRITES Counter "tmem_store_writes_total" "Pages written to a store.";
+    STORE_FLUSHES Counter "tmem_store_flushes_total" "Pages that a store was told to forget.";
+    STORE_ERRORS Counter "tmem_store_errors_total" "Requests to a store that failed.";
+    STORE_RTT Gauge "tmem_store_round_trip_seconds" "What a request to a store took lately, by quantile: 0.5 and 0.99.";
 }
 
 /// Operations that forget pages.
@@ -185,6 +206,7 @@ pub(super) fn render(source: &dyn AdminSource) -> String {
     tiers::counters(&mut text, &stats);
     tiers::pools(&mut text, source, &guests);
     tiers::links(&mut text, source);
+    stores::stores(&mut text, source);
     text.0
 }
 

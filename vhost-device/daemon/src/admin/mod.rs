@@ -16,7 +16,7 @@
 //! - [`access`](self::Access): who may ask, and the two questions to the kernel behind it.
 //! - [`connection`](self::Limits): accepting, limits, refusals.
 //! - `router`: paths to answers. `operations`: those of a restart and an upgrade. `tiers`, `quotas`,
-//!   `links`: what changes tiers, guests and links; `body` reads what they are sent. `metrics`: the
+//!   `links`, `stores`: what changes tiers, guests, links and stores; `body` reads what they are sent. `metrics`: the
 //!   Prometheus text and its table of names.
 //! - [`bind`]: the socket file.
 //! - [`Caretaker`]: the source of a daemon that has failed and serves no guest.
@@ -35,6 +35,7 @@ mod operations;
 mod quotas;
 mod router;
 mod socket;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod tiers;

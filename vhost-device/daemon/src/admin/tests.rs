@@ -3,6 +3,7 @@
 
 mod fake;
 mod operations;
+mod stores;
 mod tiering;
 
 use std::io::{Read, Write};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Access, Limits, METRICS, MetricKind, Server, bind};
 use crate::sandbox::Mode;
-use crate::status::{AdminSource, RequestError, TierAdmin, TierError};
+use crate::status::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
 use fake::FakeSource;
 
 struct Daemon {

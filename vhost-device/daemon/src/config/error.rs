@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::limits::STORES_MAX;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -208,5 +210,99 @@ pub enum ConfigError {
         pairs: u64,
         /// The most.
         max: u16,
+    },
+    /// A setting of another kind of remote tier.
+    #[error("remote.{key} needs remote.kind = {of}: add that, or leave {key} out")]
+    RemoteKind {
+        /// Which setting.
+        key: &'static str,
+        /// The kinds that have it.
+        of: String,
+    },
+    /// Not an address.
+    #[error("{key} is not where a store can be")]
+    StoreAddress {
+        /// Which setting.
+        key: String,
+        /// What is wrong with it.
+        source: super::address::AddressError,
+    },
+    /// Not a time after which another store is asked.
+    #[error(
+        "remote.hedge = {value:?} is not possible: write \"auto\", \"off\", or a time of at most a second, such as \"500us\" or \"5ms\""
+    )]
+    Hedge {
+        /// What it was set to.
+        value: String,
+    },
+    /// Nobody says which stores there are.
+    #[error(
+        "The remote tier has no store: add a section [[remote.store]] with its address, or name servers of etcd with remote.etcd"
+    )]
+    NoStore,
+    /// More than can be told apart.
+    #[error("The remote tier has {stores} stores and {STORES_MAX} is the most: name fewer")]
+    TooManyStores {
+        /// How many.
+        stores: usize,
+    },
+    /// Fewer stores than copies.
+    #[error(
+        "remote.replicas = {replicas} needs {replicas} stores, and {known} is configured: add sections [[remote.store]], or lower remote.replicas"
+    )]
+    TooFewStores {
+        /// Copies of a page.
+        replicas: u8,
+        /// Stores.
+        known: usize,
+    },
+    /// Pages would cross a network for everybody to read and to change.
+    #[error(
+        "{key} = {value:?} is beyond this host, and pages would go there in the clear: add a section [remote.tls], or say remote.insecure = true if the network is as safe as this host"
+    )]
+    PlainStore {
+        /// Which setting.
+        key: String,
+        /// The address.
+        value: String,
+    },
+    /// Not the address of a server of etcd.
+    #[error(
+        "remote.etcd has {value:?}: write addresses by number, such as \"http://10.0.0.1:2379\"; its list holds no secret, and stores are trusted by their certificates"
+    )]
+    EtcdEndpoint {
+        /// What it was set to.
+        value: String,
+    },
+    /// No node of the cluster is known.
+    #[error(
+        "The remote tier has no node of a Valkey Cluster: name some with remote.nodes = [\"10.0.0.1:6379\"]"
+    )]
+    NoNode,
+    /// Nodes of a cluster tell each other's TCP addresses.
+    #[error("{key} = {value:?} is a Unix socket, and a Valkey Cluster has none: write HOST:PORT")]
+    NodeSocket {
+        /// Which setting.
+        key: String,
+        /// The address.
+        value: String,
+    },
+    /// Keys of a cluster have no such names.
+    #[error(
+        "remote.namespace = {value:?} has a dot, and on a Valkey Cluster it may not: use letters, digits, '-' and '_'"
+    )]
+    ValkeyNamespace {
+        /// What it was set to.
+        value: String,
+    },
+    /// Pages would cross a network for everybody to read and to change, and there is no other way.
+    #[error(
+        "{key} = {value:?} is beyond this host, and pages go to a Valkey Cluster in the clear: say remote.insecure = true if the network is as safe as this host"
+    )]
+    PlainNode {
+        /// Which setting.
+        key: String,
+        /// The address.
+        value: String,
     },
 }

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use tmem_admin_api::Durability;
+use tmem_admin_api::{AckPolicy, Durability};
 
+use super::ConfigError;
 use crate::sandbox;
 
 #[derive(Deserialize)]
@@ -81,11 +82,128 @@ pub(super) struct RawPm {
     pub(super) keep_over_reboot: bool,
 }
 
-/// `[remote]`.
+/// What the remote tier is made of.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RemoteWord {
+    #[default]
+    Emulated,
+    Stores,
+    Valkey,
+}
+
+/// `[remote]`, of any kind.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRemote {
+    #[serde(default)]
+    pub(super) kind: RemoteWord,
     pub(super) size: String,
+    pub(super) replicas: Option<u8>,
+    pub(super) ack: Option<AckPolicy>,
+    pub(super) min_copies: Option<u8>,
+    pub(super) namespace: Option<String>,
+    pub(super) advert_ms: Option<u32>,
+    pub(super) hedge: Option<String>,
+    pub(super) poll_us: Option<u32>,
+    pub(super) repair_bandwidth: Option<String>,
+    pub(super) insecure: Option<bool>,
+    #[serde(default)]
+    pub(super) ports: Vec<u16>,
+    #[serde(default)]
+    pub(super) etcd: Vec<String>,
+    pub(super) disk: Option<RawDisk>,
+    pub(super) tls: Option<RawTls>,
+    #[serde(default)]
+    pub(super) store: Vec<RawStore>,
+    #[serde(default)]
+    pub(super) nodes: Vec<String>,
+}
+
+/// `[[remote.store]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    pub(super) address: String,
+    pub(super) label: Option<String>,
+    pub(super) domain: Option<String>,
+}
+
+/// `remote.disk`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDisk {
+    pub(super) path: PathBuf,
+    pub(super) size: String,
+}
+
+/// `[remote.tls]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) ca: PathBuf,
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl RawRemote {
+    /// What may be set of stores.
+    pub(super) const OF_STORES: &[&str] = &[
+        "replicas",
+        "ack",
+        "min_copies",
+        "namespace",
+        "advert_ms",
+        "hedge",
+        "poll_us",
+        "repair_bandwidth",
+        "insecure",
+        "ports",
+        "etcd",
+        "disk",
+        "tls",
+        "store",
+    ];
+    /// What may be set of a Valkey Cluster.
+    pub(super) const OF_VALKEY: &[&str] = &["replicas", "namespace", "insecure", "ports", "nodes"];
+
+    /// Refuses what is set and not in `allowed`.
+    pub(super) fn only(&self, allowed: &[&str]) -> Result<(), ConfigError> {
+        let set = [
+            ("replicas", self.replicas.is_some()),
+            ("ack", self.ack.is_some()),
+            ("min_copies", self.min_copies.is_some()),
+            ("namespace", self.namespace.is_some()),
+            ("advert_ms", self.advert_ms.is_some()),
+            ("hedge", self.hedge.is_some()),
+            ("poll_us", self.poll_us.is_some()),
+            ("repair_bandwidth", self.repair_bandwidth.is_some()),
+            ("insecure", self.insecure.is_some()),
+            ("ports", !self.ports.is_empty()),
+            ("etcd", !self.etcd.is_empty()),
+            ("disk", self.disk.is_some()),
+            ("tls", self.tls.is_some()),
+            ("store", !self.store.is_empty()),
+            ("nodes", !self.nodes.is_empty()),
+        ];
+        let mut wrong = set
+            .iter()
+            .filter(|(key, set)| *set && !allowed.contains(key));
+        let Some((key, _)) = wrong.next() else {
+            return Ok(());
+        };
+        let mut of = Vec::new();
+        if Self::OF_STORES.contains(key) {
+            of.push("\"stores\"");
+        }
+        if Self::OF_VALKEY.contains(key) {
+            of.push("\"valkey\"");
+        }
+        Err(ConfigError::RemoteKind {
+            key,
+            of: of.join(" or "),
+        })
+    }
 }
 
 /// `[link]`, of all guests or of one.

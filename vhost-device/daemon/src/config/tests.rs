@@ -4,6 +4,8 @@ use tmem_admin_api::{Durability, LinkDirection, TierName};
 
 use super::*;
 
+mod stores;
+
 const FILE: &str = r#"
     [daemon]
     dram = "1GiB"
@@ -433,7 +435,7 @@ fn every_key_is_in_the_book_and_in_the_packaged_file() {
         ("[daemon]", 12),
         ("[dram]", 4),
         ("[pm]\npath = \"/x\"\nsize = \"1GiB\"", 4),
-        ("[remote]\nsize = \"1GiB\"", 1),
+        ("[remote]\nsize = \"1GiB\"", 17),
         ("[link.pm]", 2),
         ("[link]", 2),
         ("[[guest]]", 9),

@@ -8,6 +8,7 @@ use tmem_admin_api::{Durability, LinkDirection, TierName, WEIGHT_MAX, Watermarks
 use tmem_pages::link::{LinkChange, LinkSpec};
 
 use super::raw::{RawDaemon, RawDram, RawFile, RawGuest, RawLinks, RawPm};
+use super::stores::RemoteConfig;
 use super::value::{frames, pages, pages_or_none, percent, range};
 use super::{Config, ConfigError};
 
@@ -35,13 +36,6 @@ pub struct PmConfig {
     pub durability: Durability,
     /// Pages of an earlier boot of the host are taken for the guests' own.
     pub keep_over_reboot: bool,
-}
-
-/// The farthest tier: a store in the same process, behind the link model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteConfig {
-    /// Pages that fit into it.
-    pub pages: u64,
 }
 
 /// What one direction of a link is set to.
@@ -97,13 +91,11 @@ pub(super) struct Tiers {
 
 impl Tiers {
     pub(super) fn of(file: &RawFile) -> Result<Self, ConfigError> {
-        let remote = file.remote.as_ref();
-        let remote = remote.map(|raw| pages("remote.size", &raw.size));
         Ok(Self {
             dram_frames: dram_frames(&file.daemon, &file.dram)?,
             dram: dram(&file.dram)?,
             pm: file.pm.as_ref().map(pm).transpose()?,
-            remote: remote.transpose()?.map(|pages| RemoteConfig { pages }),
+            remote: file.remote.as_ref().map(RemoteConfig::of).transpose()?,
             links: links("link", &file.link)?,
         })
     }
@@ -241,8 +233,7 @@ impl Config {
             }
         }
         if let Some(remote) = &self.remote {
-            let most = u64::from(u32::MAX - 1);
-            range("remote.size (in pages)", remote.pages, 1, most)?;
+            remote.check()?;
         }
         if let Some(dir) = &self.trace_dir {
             check_absolute("daemon.trace_dir", dir)?;
@@ -311,7 +302,7 @@ impl Config {
     }
 }
 
-fn check_absolute(key: &'static str, path: &std::path::Path) -> Result<(), ConfigError> {
+pub(super) fn check_absolute(key: &'static str, path: &std::path::Path) -> Result<(), ConfigError> {
     if path.is_absolute() {
         return Ok(());
     }

@@ -26,11 +26,12 @@ pub(super) struct Batch<'a> {
 impl Batch<'_> {
     /// Takes what is in the ring, has each chain served, uses it, and at the end notifies the
     /// driver. At most `limit` chains, and at most [`TAKE_MAX`]. Returns the number used.
-    /// `serve` returns nothing for a request that it has given back itself.
+    /// `serve` is given those that come after as well, and returns nothing for a request that it has given
+    /// back itself.
     pub(super) fn serve(
         &self,
         limit: usize,
-        mut serve: impl FnMut(Taken<'_>, &mut Turn<'_, '_>) -> Option<Served>,
+        mut serve: impl FnMut(Taken<'_>, &[Option<Taken<'_>>], &mut Turn<'_, '_>) -> Option<Served>,
     ) -> usize {
         let mut taken = [const { None }; TAKE_MAX];
         let (count, generation) = match self.ring.take(self.mem, &mut taken[..limit.min(TAKE_MAX)])
@@ -53,7 +54,11 @@ impl Batch<'_> {
             head: 0,
             done: Done::default(),
         };
-        for chain in taken.into_iter().flatten() {
+        for nth in 0..taken.len() {
+            let (taken, rest) = taken.split_at_mut(nth + 1);
+            let Some(chain) = taken.last_mut().and_then(Option::take) else {
+                break;
+            };
             if self.ring.draining() {
                 turn.use_up(false);
                 self.ring.put_back(generation);
@@ -61,7 +66,7 @@ impl Batch<'_> {
             }
             turn.head = chain.head_index();
             used += 1;
-            if let Some(served) = serve(chain, &mut turn) {
+            if let Some(served) = serve(chain, rest, &mut turn) {
                 turn.done.push(turn.head, served);
             }
             if turn.done.is_due() {

@@ -17,7 +17,7 @@ use super::inflight::Generation;
 use super::record::DEFERRED_MAX;
 use super::request::Malformed;
 use super::request::parse::Lane;
-use super::request::serve::{Job, Served, Slot, begin};
+use super::request::serve::{Foreseen, Job, Served, Slot, begin};
 use super::ring::Ring;
 use crate::limits::{LINK_NAP_NS, LINK_SPIN_NS};
 use crate::tiers::linked;
@@ -227,6 +227,10 @@ impl Deferred {
         arrival: u64,
     ) -> (Served, Option<Flight>) {
         let mem = gets.mem;
+        if self.ways.paths().is_far() {
+            let foreseen = Foreseen::of(mem, slot, gets.context.guest);
+            foreseen.into_iter().for_each(|pages| pages.tell(engine));
+        }
         let mut job = match begin(mem, slot, Lane::Get, gets.context.guest, false) {
             // None such is ever kept back: the guest has changed it.
             Ok(job) if job.takes() => return (Served::silent(Malformed::Flag), None),

@@ -13,6 +13,7 @@
 //!
 //! Start reading at [`Device::handle_event`], then [`worker`], then [`request`].
 
+mod ahead;
 mod batch;
 pub mod config_space;
 pub mod control;
@@ -292,17 +293,17 @@ impl Device {
                 mem: &mem,
             };
             control.suppress_kicks(&mem);
-            let mut served = batch(control, "control").serve(TAKE_MAX, |taken, _| {
+            let mut served = batch(control, "control").serve(TAKE_MAX, |taken, _, _| {
                 Some(self.serve_control(context, &mem, &mut chain, taken))
             });
-            served += batch(balloon, "balloon").serve(TAKE_MAX, |taken, _| {
+            served += batch(balloon, "balloon").serve(TAKE_MAX, |taken, _, _| {
                 Some(match chain.gather(taken) {
                     Ok(()) => control::answer(&mem, &chain, status::UNSUPPORTED),
                     Err(kind) => Served::silent(kind),
                 })
             });
             while !self.events.is_empty() {
-                let delivered = batch(event, "event").serve(1, |taken, _| {
+                let delivered = batch(event, "event").serve(1, |taken, _, _| {
                     Some(match chain.gather(taken) {
                         Ok(()) => self.events.deliver(&mem, &chain),
                         Err(kind) => Served::silent(kind),

@@ -8,6 +8,9 @@
 //! A get of pages behind an emulated link is served at once, and its answer kept back until the link
 //! would have brought the pages (`deferred.rs`): requests after it go on. While answers are kept back
 //! the worker does not sleep in its queue, and looks at the rings all the time.
+//!
+//! Where the way to a tier is long, the tiers are told which pages of the requests at hand will be got
+//! (`ahead.rs`), so that the way is gone once and not once a page.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +20,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
 use tmem_abi::QUEUE_REQUEST_FIRST;
 
+use super::ahead::Ahead;
 use super::batch::Batch;
 use super::deferred::Deferred;
 use super::poll::Poller;
@@ -93,6 +97,7 @@ pub struct PairWorker {
     put: Slot,
     poller: Poller,
     deferred: Deferred,
+    ahead: Ahead,
 }
 
 /// The two rings of a pair.
@@ -120,6 +125,7 @@ impl PairWorker {
             get: Slot::default(),
             put: Slot::default(),
             poller: Poller::new(poll_us),
+            ahead: Ahead::new(ways.paths_shared()),
             deferred: Deferred::new(ways),
         }
     }
@@ -240,9 +246,10 @@ impl PairWorker {
             engine,
             get,
             deferred,
+            ahead,
             ..
         } = self;
-        serve_gets(gets, *pair, get, engine, deferred)
+        serve_gets(gets, *pair, get, engine, deferred, ahead)
     }
 
     /// Serves what is in the put ring now, and the get ring meanwhile. Returns the number of
@@ -261,11 +268,12 @@ impl PairWorker {
             get,
             put,
             deferred,
+            ahead,
             ..
         } = self;
         // Pages dealt with since the get ring was looked at.
         let mut pages = 0;
-        puts.serve(TAKE_MAX, |chain, turn| {
+        puts.serve(TAKE_MAX, |chain, _, turn| {
             run(chain, put, Lane::Put, context, mem, |mut job| {
                 if context.trace.recorder.is_on() {
                     job.record(context.trace, *pair, deferred.now());
@@ -275,7 +283,7 @@ impl PairWorker {
                 }
                 loop {
                     if pages >= CHUNK_PAGES {
-                        serve_gets(gets, *pair, get, engine, deferred);
+                        serve_gets(gets, *pair, get, engine, deferred, ahead);
                         pages = 0;
                     }
                     if job.step(mem, engine) {
@@ -299,6 +307,7 @@ fn serve_gets(
     slot: &mut Slot,
     engine: &mut Worker,
     deferred: &mut Deferred,
+    ahead: &mut Ahead,
 ) -> usize {
     let Batch { context, mem, .. } = gets;
     let mut landed = deferred.land(&gets);
@@ -307,8 +316,10 @@ fn serve_gets(
     }
     let limit = TAKE_MAX.min(deferred.room());
     let arrival = deferred.arrival();
+    ahead.begin();
     landed
-        + gets.serve(limit, |chain, turn| {
+        + gets.serve(limit, |chain, rest, turn| {
+            ahead.look(&gets, &chain, rest, engine);
             run(chain, slot, Lane::Get, context, mem, |mut job| {
                 if context.trace.recorder.is_on() {
                     job.record(context.trace, pair, deferred.now());

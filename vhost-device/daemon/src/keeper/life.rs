@@ -49,6 +49,7 @@ impl Keeper {
                 .map(|(name, _)| name.to_owned())
                 .collect(),
             boot: self.tier_files.boot,
+            addresses: self.addresses.clone(),
             settings: self.settings.clone(),
         };
         let mut files = vec![self.files.map.as_fd(), self.files.frames.as_fd()];

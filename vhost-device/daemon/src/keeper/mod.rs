@@ -29,6 +29,7 @@ mod start;
 mod store;
 mod upgrade;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -115,6 +116,8 @@ struct Keeper {
     files: EngineFiles,
     /// Those of the tiers below DRAM.
     tier_files: TierFiles,
+    /// What stores' names stand for.
+    addresses: BTreeMap<String, String>,
     /// What administrators have set, as the worker told it.
     settings: Option<serde_json::Value>,
     ports: Vec<Port>,

@@ -24,7 +24,7 @@ use crate::config::{Config, Socket};
 use crate::error::Error;
 use crate::limits::{LAST_USER_GONE, LAST_USER_PAUSE};
 use crate::notify::Notify;
-use crate::tiers::files::TierFiles;
+use crate::tiers::files::{TierFiles, look_up};
 use crate::{admin, sandbox, signals, socket};
 
 /// Keeps guests' connections, and a worker that serves them, until a signal ends the daemon.
@@ -59,6 +59,7 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
         _ => files(config)?,
     };
     let tier_files = TierFiles::open(config, |name| inherited.remove(name))?;
+    let addresses = look_up(config)?;
     let sessions = restore(&mut ports, saved, &mut inherited);
     files.check().map_err(|source| Error::State { source })?;
     let pairs: Vec<u16> = config
@@ -77,6 +78,7 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
         executable: (config.upgrade_dirs.iter().cloned())
             .chain(own.parent().map(Path::to_owned))
             .collect(),
+        reach: reach(config),
     };
     let report = sandbox::enter_keeper(config.sandbox, &plan)?;
     tracing::info!(sandbox = %report, guests = ports.len(), "the keeper is there");
@@ -113,6 +115,7 @@ pub fn run(config: &Config, arguments: Vec<String>) -> Result<(), Error> {
         sessions,
         files,
         tier_files,
+        addresses,
         settings,
         ports,
         admin,
@@ -182,7 +185,7 @@ fn store(
     let mut store = Store::new(inherited).map_err(StoreError::System)?;
     store.keep(notify, "map", files.map.as_fd());
     store.keep(notify, "frames", files.frames.as_fd());
-    for (name, file) in tier_files.named() {
+    for (name, file) in tier_files.kept() {
         store.keep(notify, name, file);
     }
     if let Some(admin) = admin {
@@ -263,6 +266,23 @@ fn files(config: &Config) -> Result<EngineFiles, Error> {
         files.frames = file.into();
     }
     Ok(files)
+}
+
+/// What workers must be able to connect to. A folder that is not there cannot be let into the sandbox.
+fn reach(config: &Config) -> Option<sandbox::Reach> {
+    let mut reach = config.remote.as_ref()?.reach()?;
+    reach.folders.retain(|folder| {
+        let there = folder.is_dir();
+        if !there {
+            let folder = folder.display();
+            tracing::warn!(
+                %folder,
+                "the folder of a store's socket is not there: the store is out of reach until the daemon is started with it"
+            );
+        }
+        there
+    });
+    Some(reach)
 }
 
 /// The folders of all sockets, each once.

@@ -2,9 +2,8 @@
 //! What outlives the keeper itself: its descriptors and its record, kept by systemd's descriptor store
 //! (`FileDescriptorStoreMax=`, `sd_pid_notify_with_fds(3)`). Without a service manager nothing does.
 //!
-//! Every descriptor has a name there: `map`, `frames`, `pm`, `remote`, `records`, `admin`,
-//! `listen.GUEST`, and `sN.…` for those
-//! of connection N. `state` is a memory file with the record of all connections, as versioned JSON,
+//! Every descriptor has a name there: `map`, `frames`, `pm`, `remote`, `records`, `stores`,
+//! `disk`, `admin`, `listen.GUEST`, and `sN.…` for those of connection N. `state` is a memory file with the record of all connections, as versioned JSON,
 //! written twice in turn with a sequence number and a checksum, so that one copy is whole whenever
 //! the keeper dies.
 

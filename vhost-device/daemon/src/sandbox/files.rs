@@ -3,17 +3,20 @@
 //!
 //! It holds for the process and all that it starts, binds root as well, and needs no right. What it
 //! does not look at: descriptors that are open already, which is how the worker gets its files.
+//!
+//! Of what a worker may connect to, it knows ports and folders; rules of a keeper and of its worker both
+//! have to allow it.
 
 use std::io;
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use super::tree::LIBRARIES;
-use super::{Absent, KeeperPlan, State};
+use super::{Absent, KeeperPlan, Reach, State};
 
 /// The newest version of Landlock whose rights are all thought of here. An older kernel enforces
 /// what it knows.
@@ -51,12 +54,28 @@ pub(super) fn restrict_keeper(plan: &KeeperPlan) -> Result<State, Absent> {
         Path::new("/dev/null"),
         AccessFs::ReadFile | AccessFs::WriteFile,
     )?;
+    rules = connect(rules, plan.reach.as_ref())?;
     enforce(rules)
 }
 
-/// Leaves the worker no file at all.
-pub(super) fn restrict_worker() -> Result<State, Absent> {
-    enforce(rules()?)
+/// Leaves the worker no file at all, and nothing to connect to but `reach`.
+pub(super) fn restrict_worker(reach: Option<&Reach>) -> Result<State, Absent> {
+    enforce(connect(rules()?, reach)?)
+}
+
+fn connect(mut rules: RulesetCreated, reach: Option<&Reach>) -> Result<RulesetCreated, Absent> {
+    let Some(reach) = reach else {
+        return Ok(rules);
+    };
+    for path in &reach.folders {
+        rules = allow(rules, path, AccessFs::ResolveUnix.into())?;
+    }
+    for port in &reach.ports {
+        let rule = NetPort::new(*port, AccessNet::ConnectTcp);
+        let step = || format!("allowing TCP port {port}");
+        rules = rules.add_rule(rule).map_err(broke(step()))?;
+    }
+    Ok(rules)
 }
 
 fn rules() -> Result<RulesetCreated, Absent> {
@@ -103,9 +122,12 @@ fn beyond(landlock: LandlockStatus) -> &'static str {
         LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V6 => {
             "this kernel does not restrict to which sockets' files one connects; Linux 7.1 does"
         }
+        LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V4 => {
+            "this kernel does not restrict signals and abstract sockets; Linux 6.12 does"
+        }
         _ => {
-            "this kernel does not restrict signals, abstract sockets and perhaps truncation; \
-             Linux 6.12 does"
+            "this kernel does not restrict signals, abstract sockets, TCP ports and perhaps \
+             truncation; Linux 6.12 does"
         }
     }
 }

@@ -23,6 +23,13 @@
 //! | `seccomp` | which system calls exist at all |
 //! | `binary` | whether a program may be started as a worker |
 //!
+//! # With remote stores
+//! A worker whose remote tier is on stores has to connect to them, and for that alone the fence has a
+//! gate, a [`Reach`]: TCP to some ports, Unix sockets in some folders. Ports keep the host's network in
+//! sight, so the namespace of the network is left out then; Landlock keeps to the ports, and seccomp to
+//! stream sockets that connect. Nothing may listen, and no datagram leaves. Without a `Reach` there is
+//! no gate.
+//!
 //! # What it must not do
 //! Hide that something is missing. In [`Mode::Auto`] a layer that the kernel or the process's rights
 //! do not allow is named in the [`Report`] with its reason; in [`Mode::Strict`] it is an error. A
@@ -39,6 +46,7 @@ mod report;
 mod seccomp;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -73,6 +81,24 @@ pub struct KeeperPlan {
     pub trace_dir: Option<PathBuf>,
     /// Files, and folders of files, that may be started.
     pub executable: Vec<PathBuf>,
+    /// What workers must be able to connect to, if anything.
+    pub reach: Option<Reach>,
+}
+
+/// What a worker may connect to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// TCP ports, of any host.
+    pub ports: BTreeSet<u16>,
+    /// Folders of Unix sockets.
+    pub folders: BTreeSet<PathBuf>,
+}
+
+impl Reach {
+    /// Whether it needs the host's network.
+    fn is_beyond_files(&self) -> bool {
+        !self.ports.is_empty()
+    }
 }
 
 /// Why a process does not enter its sandbox. It must not go on then.
@@ -151,27 +177,29 @@ pub fn enter_keeper(mode: Mode, plan: &KeeperPlan) -> Result<Report, Error> {
     })?;
     steps.take(Layer::NoNewPrivileges, privileges::fix)?;
     steps.take(Layer::Landlock, || files::restrict_keeper(plan))?;
-    steps.take(Layer::Seccomp, seccomp::restrict_keeper)?;
+    let reach = plan.reach.as_ref();
+    steps.take(Layer::Seccomp, || seccomp::restrict_keeper(reach))?;
     Ok(steps.report())
 }
 
 /// Sandboxes a worker, on top of the keeper's sandbox that it was started in: call with one thread,
-/// first thing, when every descriptor that it will need has been handed over or opened.
+/// first thing, when every descriptor that it will need has been handed over or opened. It can connect
+/// to nothing but `reach`, and not even to that if its keeper was not told the same.
 ///
 /// # Errors
 /// [`Error`]. The process must end.
-pub fn enter_worker(mode: Mode) -> Result<Report, Error> {
+pub fn enter_worker(mode: Mode, reach: Option<&Reach>) -> Result<Report, Error> {
     if mode == Mode::None {
         return Ok(Report::none());
     }
     refuse_threads()?;
     let mut steps = report::Steps::new(mode);
-    steps.take(Layer::Namespaces, namespaces::inherited)?;
+    steps.take(Layer::Namespaces, || namespaces::inherited(reach))?;
     steps.take(Layer::Identity, identity::unprivileged)?;
     steps.take(Layer::Capabilities, capabilities::drop_all)?;
     steps.take(Layer::NoNewPrivileges, privileges::fix)?;
-    steps.take(Layer::Landlock, files::restrict_worker)?;
-    steps.take(Layer::Seccomp, seccomp::restrict_worker)?;
+    steps.take(Layer::Landlock, || files::restrict_worker(reach))?;
+    steps.take(Layer::Seccomp, || seccomp::restrict_worker(reach))?;
     Ok(steps.report())
 }
 

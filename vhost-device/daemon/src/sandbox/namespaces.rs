@@ -5,35 +5,51 @@
 //! and whoever finds the file reaches the socket. There is no user namespace, because then every
 //! caller of the admin API would look like user 65534, and no process-id namespace, because that
 //! would need a first process that never ends.
+//!
+//! Stores that are reached by TCP are reached through the host's network, which is kept then.
 
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
-use super::{Absent, KeeperPlan, State, capabilities, tree};
+use super::{Absent, KeeperPlan, Reach, State, capabilities, tree};
 
 /// Leaves the host's mounts, network, System V IPC and host name.
 pub(super) fn enter(plan: &KeeperPlan) -> Result<State, Absent> {
     if !capabilities::has(CapabilitySet::SYS_ADMIN) {
-        return inherited();
+        return inherited(plan.reach.as_ref());
     }
     // Everything that may be missing is looked for before anything is changed.
     let tree = tree::Tree::gather(plan)?;
-    let flags =
-        UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let network = host_network(plan.reach.as_ref());
+    if network.is_none() {
+        flags |= UnshareFlags::NEWNET;
+    }
     // SAFETY: none of these flags gives the thread a descriptor table of its own, which is what
     // descriptors held elsewhere could not bear.
     unsafe { unshare_unsafe(flags) }
         .map_err(|error| Absent::Reason(format!("the kernel refuses them: {error}")))?;
     tree.enter()?;
-    Ok(State::Entered)
+    Ok(network.map_or(State::Entered, State::Partly))
+}
+
+/// Why the host's network is kept, if it is.
+fn host_network(reach: Option<&Reach>) -> Option<String> {
+    let reach = reach.filter(|reach| reach.is_beyond_files())?;
+    let ports: Vec<_> = reach.ports.iter().map(u16::to_string).collect();
+    Some(format!(
+        "the network is the host's, for stores at TCP ports {}",
+        ports.join(", ")
+    ))
 }
 
 /// Whether whoever started this process has put it into namespaces: systemd, or the keeper.
-pub(super) fn inherited() -> Result<State, Absent> {
+pub(super) fn inherited(reach: Option<&Reach>) -> Result<State, Absent> {
     let devices = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
     let read_only = rustix::fs::statvfs("/")
         .is_ok_and(|root| root.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
-    match (only_loopback(&devices), read_only) {
-        (true, true) => Ok(State::Entered),
+    let network = host_network(reach);
+    match (network.is_some() || only_loopback(&devices), read_only) {
+        (true, true) => Ok(network.map_or(State::Entered, State::Partly)),
         (network, _) => Err(Absent::Reason(format!(
             "started without the right to leave the host's {}; start it as root, or by a unit \
              with PrivateNetwork= and ProtectSystem=strict",

@@ -6,6 +6,7 @@
 //! ├─ lib …     the system's libraries          read-only
 //! ├─ …         what may be started             read-only
 //! ├─ …         the sockets' folders            writable, nothing in them can be started
+//! ├─ …         folders of stores' sockets      read-only
 //! ├─ dev/null
 //! └─ proc      this process and its children
 //! ```
@@ -77,6 +78,12 @@ impl Tree {
         }
         for path in plan.writable_dirs.iter().chain(&plan.trace_dir) {
             tree.add(path, WRITABLE)?;
+        }
+        // To connect to a socket is not to write to its folder.
+        for path in plan.reach.iter().flat_map(|reach| &reach.folders) {
+            if !plan.writable_dirs.contains(path) {
+                tree.add(path, READ_ONLY | libc::MOUNT_ATTR_NOEXEC)?;
+            }
         }
         tree.add(Path::new("/dev/null"), DEVICE)?;
         Ok(tree)

@@ -10,6 +10,7 @@ use tmem_pages::{Engine, Tier};
 use super::files::OpenStores;
 use super::paths::Paths;
 use super::settings::{LinkSetting, Settings};
+use super::stores::StoresDesk;
 use super::tasks::Tasks;
 use super::traces::Traces;
 use crate::config::Config;
@@ -27,8 +28,8 @@ pub(crate) struct TierDesk {
     told: Arc<Told>,
     /// Calls whoever works on tasks.
     work: Mutex<Option<Box<dyn Fn() + Send>>>,
-    /// Files of the stores, which must stay open.
-    _stores: OpenStores,
+    /// With their files, which must stay open.
+    stores: OpenStores,
 }
 
 impl TierDesk {
@@ -48,8 +49,13 @@ impl TierDesk {
             settings: Mutex::new(settings),
             told: Arc::clone(told),
             work: Mutex::new(None),
-            _stores: stores,
+            stores,
         }
+    }
+
+    /// The stores of the remote tier, if it is on some.
+    pub(crate) fn stores(&self) -> Option<&StoresDesk> {
+        self.stores.elsewhere.as_ref()?.desk.as_ref()
     }
 
     /// Has `call` called when there is a task to work on.
@@ -71,6 +77,9 @@ impl TierDesk {
             engine.tier(tier).is_some_and(|stats| stats.draining)
         };
         settings.draining = TierName::ALL.iter().filter(draining).copied().collect();
+        if let Some(stores) = self.stores() {
+            settings.stores = stores.settings();
+        }
         settings.measured = self.paths.known_calibration().map(Into::into);
         let views = self.paths.links().map(|links| links.show());
         let views = views.unwrap_or_default().into_iter();

@@ -121,9 +121,9 @@ impl SlotStore for LinkedStore {
         Ok(())
     }
 
-    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), SlotError> {
+    fn read(&self, slot: u32, checksum: u32, page: &mut PageBytes) -> Result<(), SlotError> {
         let start = Instant::now();
-        self.inner.read(slot, page)?;
+        self.inner.read(slot, checksum, page)?;
         let ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut spent = SPENT.get();
         if let Some(spent) = lower(self.tier).and_then(|tier| spent.get_mut(tier)) {
@@ -140,6 +140,22 @@ impl SlotStore for LinkedStore {
             self.pass(Direction::In, 1);
         }
         Ok(())
+    }
+
+    fn will_read(&self, slots: &[(u32, u32)]) {
+        self.inner.will_read(slots);
+    }
+
+    fn tidy(&self) -> bool {
+        self.inner.tidy()
+    }
+
+    fn wants_to_forget(&self) -> bool {
+        self.inner.wants_to_forget()
+    }
+
+    fn is_slow_to_invalidate(&self) -> bool {
+        self.inner.is_slow_to_invalidate()
     }
 
     fn header(&self, slot: u32) -> Result<Option<SlotHeader>, SlotError> {

@@ -13,6 +13,7 @@
 //! - `files`: what the keeper opens and a worker makes stores of.
 //! - `paths`, `linked`: links between guests and tiers; a store behind its link.
 //! - `mover`: the thread that moves pages.
+//! - `stores`: the remote tier, where it is on stores elsewhere.
 //! - `settings`: what outlives a worker without being in the engine's map.
 //! - `tasks`, `traces`, `desk`, `admin`, `show`: what an administrator sees and does.
 
@@ -24,7 +25,9 @@ pub(crate) mod mover;
 pub(crate) mod paths;
 pub(crate) mod settings;
 pub(crate) mod show;
+pub(crate) mod stores;
 mod tasks;
 pub(crate) mod traces;
 
 pub(crate) use desk::TierDesk;
+pub use stores::StoresError;

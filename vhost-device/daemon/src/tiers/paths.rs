@@ -25,6 +25,8 @@ pub(crate) struct Paths {
     on: AtomicBool,
     /// There is a tier below DRAM.
     tiered: AtomicBool,
+    /// The way to one of them is long, whether or not a link is emulated.
+    far: AtomicBool,
     /// The daemon is about to end: nobody waits any more.
     ending: AtomicBool,
     links: Option<Arc<Links>>,
@@ -50,6 +52,7 @@ impl Paths {
         Self {
             on: AtomicBool::new(false),
             tiered: AtomicBool::new(false),
+            far: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             // No two of these have one name.
             links: Links::new(LOWER_TIERS.map(Tier::name)).ok(),
@@ -67,6 +70,16 @@ impl Paths {
     #[inline]
     pub(crate) fn is_tiered(&self) -> bool {
         self.tiered.load(Ordering::Relaxed)
+    }
+
+    /// Pages are worth asking for before they are got.
+    #[inline]
+    pub(crate) fn is_far(&self) -> bool {
+        self.far.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_far(&self) {
+        self.far.store(true, Ordering::Relaxed);
     }
 
     /// Ends the waits of whoever moves pages.
@@ -176,6 +189,10 @@ impl Ways {
 
     pub(crate) fn paths(&self) -> &Paths {
         &self.paths
+    }
+
+    pub(crate) fn paths_shared(&self) -> Arc<Paths> {
+        Arc::clone(&self.paths)
     }
 
     /// Takes the links' time for a get of so many pages of each lower tier, which came at `arrival`.

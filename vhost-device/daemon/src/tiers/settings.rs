@@ -5,7 +5,7 @@
 //! | kept by | what |
 //! | --- | --- |
 //! | the map | sizes of tiers; guests' grants, caps, floors, weights, policies |
-//! | this | watermarks, overcommitment, drains, links and their faults, seeds of policies |
+//! | this | watermarks, overcommitment, drains, links and their faults, seeds of policies, stores that came and went |
 //!
 //! A daemon's start takes everything from its configuration, a worker's restart everything from here
 //! and the map. Faults begin anew with each worker: their times count from its start.
@@ -20,6 +20,7 @@ use tmem_pages::link::{
 use tmem_pages::{DramLimits, Engine, Tier};
 
 use super::paths::Paths;
+use super::stores::StoreSettings;
 use crate::config::{Config, GuestConfig, LinkConfig};
 use crate::error::Error;
 
@@ -35,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) seeds: BTreeMap<String, u32>,
     /// What waiting costs on this machine, if it was measured.
     pub(crate) measured: Option<Measured>,
+    /// Of the remote tier.
+    pub(crate) stores: StoreSettings,
 }
 
 /// A [`Calibration`], so that each worker need not take the time to make one.

@@ -60,6 +60,8 @@ impl Running {
                 (Tier::Dram, _) => TierKind::Memory,
                 (Tier::Pm, Some("dax")) => TierKind::Dax,
                 (Tier::Pm, _) => TierKind::File,
+                (Tier::Remote, Some("stores")) => TierKind::Stores,
+                (Tier::Remote, Some("valkey")) => TierKind::Valkey,
                 (Tier::Remote, _) => TierKind::StandIn,
             },
             state: match (stats.draining, stats.used_pages) {

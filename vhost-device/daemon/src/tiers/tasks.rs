@@ -22,6 +22,27 @@ enum Aim {
     Empty(Tier),
     /// So many pages less of a guest in DRAM.
     Reclaim(Arc<Guest>, u64),
+    /// What somebody else says of it.
+    Watch(Box<dyn Fn() -> Watched + Send>),
+}
+
+/// How far a task is that others work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watched {
+    done_pages: u64,
+    total_pages: u64,
+    state: TaskState,
+}
+
+impl Watched {
+    /// So many pages over, of so many in all.
+    pub(crate) const fn over(done_pages: u64, total_pages: u64, state: TaskState) -> Self {
+        Self {
+            done_pages,
+            total_pages,
+            state,
+        }
+    }
 }
 
 struct Task {
@@ -61,6 +82,23 @@ impl Tasks {
         self.begin(engine, TaskKind::Reclaim, guest.name(), aim, pages)
     }
 
+    /// Something that others work on.
+    pub(crate) fn watch(
+        &self,
+        engine: &Engine,
+        kind: TaskKind,
+        subject: &str,
+        watch: impl Fn() -> Watched + Send + 'static,
+    ) -> TaskStatus {
+        let total = watch().total_pages;
+        self.begin(engine, kind, subject, Aim::Watch(Box::new(watch)), total)
+    }
+
+    /// Ends what others work on before it is done.
+    pub(crate) fn call_off_watched(&self, kind: TaskKind, subject: &str) {
+        self.call_off(|task| task.status.kind == kind && task.status.subject == subject);
+    }
+
     /// Ends the drains of a tier before they are done.
     pub(crate) fn call_off_drain(&self, tier: Tier) {
         self.call_off(|task| matches!(task.aim, Aim::Empty(of) if of == tier));
@@ -83,7 +121,19 @@ impl Tasks {
 
     /// The last one of a tier or guest.
     pub(crate) fn last_of(&self, engine: &Engine, subject: &str) -> Option<TaskStatus> {
-        let of = |task: &TaskStatus| task.subject == subject;
+        let others = [TaskKind::StoreDrain, TaskKind::Repair];
+        let of = |task: &TaskStatus| task.subject == subject && !others.contains(&task.kind);
+        self.all(engine).into_iter().rev().find(of)
+    }
+
+    /// The last one of this kind, of whatever has this name.
+    pub(crate) fn last_of_kind(
+        &self,
+        engine: &Engine,
+        kind: TaskKind,
+        subject: &str,
+    ) -> Option<TaskStatus> {
+        let of = |task: &TaskStatus| task.kind == kind && task.subject == subject;
         self.all(engine).into_iter().rev().find(of)
     }
 
@@ -167,15 +217,25 @@ impl Task {
             return;
         }
         let used = |tier| engine.tier(tier).map_or(0, |stats| stats.used_pages);
-        let (beyond, done) = match self.aim {
-            Aim::Size(tier, pages) => {
+        let (beyond, done) = match &self.aim {
+            &Aim::Size(tier, pages) => {
                 let beyond = used(tier).saturating_sub(pages);
                 // A lower tier is cut when what lay in its last slots has moved.
                 let cut =
                     (engine.store(tier)).is_none_or(|store| u64::from(store.slots()) <= pages);
                 (beyond, beyond == 0 && cut)
             }
-            Aim::Empty(tier) => (used(tier), used(tier) == 0),
+            &Aim::Empty(tier) => (used(tier), used(tier) == 0),
+            Aim::Watch(watch) => {
+                let now = watch();
+                self.status.done_pages = now.done_pages;
+                self.status.total_pages = now.total_pages;
+                self.status.took_ms = self.age_ms();
+                if now.state.is_final() {
+                    self.end(now.state);
+                }
+                return;
+            }
             Aim::Reclaim(..) => {
                 self.status.took_ms = self.age_ms();
                 return;

@@ -119,11 +119,17 @@ fn serve(start: Start, files: Vec<OwnedFd>, channel: &Arc<Channel>) -> Result<()
         OpenStores::default()
     } else {
         service::await_last_user(&files);
-        files::open_stores(&start.config, &mut tier_files, &paths)?
+        files::open_stores(&start.config, &mut tier_files, &start.addresses, &paths)?
     };
     // The last that is opened by name.
     let watch = process::Watch::open(&files);
-    let report = sandbox::enter_worker(start.sandbox)?;
+    let remote = start.config.remote.as_ref();
+    let mut reach = remote.and_then(crate::config::RemoteConfig::reach);
+    if let Some(reach) = &mut reach {
+        // The keeper has told of those that are not there.
+        reach.folders.retain(|folder| folder.is_dir());
+    }
+    let report = sandbox::enter_worker(start.sandbox, reach.as_ref())?;
     let mode = start.sandbox;
     let told = Arc::new(Told::new(start.status, Arc::clone(channel)));
     if start.caretaker {
@@ -136,6 +142,7 @@ fn serve(start: Start, files: Vec<OwnedFd>, channel: &Arc<Channel>) -> Result<()
         Some(Settings::of(&start.config))
     });
     let config = &start.config;
+    let of_stores = settings.as_ref().map(|settings| settings.stores.clone());
     let opened = service::open(config, files, stores, &paths, settings, &told)?;
     let recovered = opened.recovery.pages;
     let running = Arc::new(Running::new(opened, watch, Arc::clone(&told)));
@@ -144,6 +151,10 @@ fn serve(start: Start, files: Vec<OwnedFd>, channel: &Arc<Channel>) -> Result<()
         None => None,
     };
     let mut desk = Desk::new(Arc::clone(channel), &running, told, mode, records)?;
+    // Before anybody moves or gets pages.
+    if let Some(stores) = running.stores_desk() {
+        stores.start(of_stores.unwrap_or_default(), mode)?;
+    }
     let _mover = MoverThread::start(&running, mode)?;
     let source = Arc::clone(&running) as Arc<dyn AdminSource>;
     let _admin = serve_admin(listener, start.admin_group, mode, source)?;

@@ -92,6 +92,29 @@ pub(crate) fn pass(around: &Around) -> io::Result<()> {
     }
 }
 
+/// Connects both ways as a thread that reads pages from stores does.
+pub(crate) fn talk(port: u16, path: &Path) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let wait = std::time::Duration::from_secs(5);
+        let tcp = tokio::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port));
+        let tcp = tokio::time::timeout(wait, tcp).await??;
+        tcp.set_nodelay(true)?;
+        tcp.writable().await?;
+        tcp.try_write(b"x")?;
+        let unix = tokio::net::UnixStream::connect(path);
+        let unix = tokio::time::timeout(wait, unix).await??;
+        unix.writable().await?;
+        unix.try_write(b"x")?;
+        let nothing = tokio::time::timeout(std::time::Duration::from_millis(1), unix.readable());
+        nothing
+            .await
+            .map_or(Ok(()), |_| Err(io::ErrorKind::InvalidData.into()))
+    })
+}
+
 /// Makes a system call that the C library has no function for, or a gentler one.
 pub(crate) fn call(number: c_long, arguments: [c_long; 4]) -> io::Result<()> {
     let [a, b, c, d] = arguments;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketFlags};
 use vhost_device_tmem::sandbox::ThreadKind;
 
-use super::acts::{call, check, pass, read, socket, start, upgrade};
+use super::acts::{call, check, pass, read, socket, start, talk, upgrade};
 use super::probe::{Around, Role};
 
 /// What a report says where a kernel leaves more than seccomp and Landlock take from a process that
@@ -20,6 +21,7 @@ use super::probe::{Around, Role};
 const SIGNALS: &str = "does not restrict signals";
 const SOCKETS: &str = "sockets";
 const TREE: &str = "no namespaces";
+const PORTS: &str = "TCP ports";
 
 /// Something to try.
 pub(crate) struct Attempt {
@@ -45,15 +47,29 @@ const NOT_OUTSIDE: [&str; 9] = [
 /// From where something works.
 enum Works {
     Nowhere,
-    /// Nowhere, but for a keeper without rights whose report says this.
+    /// Nowhere, but for a process without a file tree of its own, or with stores, whose report says this.
     NowhereUnless(&'static str),
     Keepers,
+    /// Where stores are to be reached, in the threads that do that.
+    Stores,
+    /// The same, but for a process as in `NowhereUnless`.
+    StoresUnless(&'static str),
+    /// There, and for keepers.
+    StoresAndKeepers,
     /// Threads of these kinds, and the worker itself.
     Threads(&'static [ThreadKind]),
+    /// The same, and wherever stores are reached.
+    ThreadsAndStores(&'static [ThreadKind]),
     Everywhere,
 }
 
-use ThreadKind::{Admin, Connection, Control};
+use ThreadKind::{Admin, Connection, Control, Mover, Queue, Stores};
+
+/// Whether stores are reached from there.
+fn reaches(role: Role) -> bool {
+    let threads = [Control, Queue, Mover, Stores];
+    role.has_stores() && role.thread().is_none_or(|kind| threads.contains(&kind))
+}
 
 impl Attempt {
     const fn new(name: &'static str, works: Works, run: fn(&Around) -> io::Result<()>) -> Self {
@@ -65,7 +81,7 @@ impl Attempt {
         match self.works {
             _ if role == Role::Outside => !NOT_OUTSIDE.contains(&self.name),
             // That a keeper can do what its workers do is not what its sandbox is about.
-            Works::Threads(_) => !role.keeps(),
+            Works::Threads(_) | Works::ThreadsAndStores(_) => !role.keeps(),
             _ => true,
         }
     }
@@ -73,7 +89,11 @@ impl Attempt {
     /// What a report of `role` says if the attempt may work after all.
     pub(crate) fn excuse(&self, role: Role) -> Option<&'static str> {
         match self.works {
-            Works::NowhereUnless(words) if role == Role::UserKeeper => Some(words),
+            Works::NowhereUnless(words) | Works::StoresUnless(words)
+                if role == Role::UserKeeper || role.has_stores() =>
+            {
+                Some(words)
+            }
             _ => None,
         }
     }
@@ -84,8 +104,13 @@ impl Attempt {
             (_, Role::Outside) => true,
             (Works::Nowhere | Works::NowhereUnless(_), _) => false,
             (Works::Keepers, role) => role.keeps(),
-            (Works::Threads(kinds), Role::Thread(kind)) => kinds.contains(&kind),
-            (Works::Threads(_) | Works::Everywhere, _) => true,
+            (Works::Stores | Works::StoresUnless(_), role) => reaches(role),
+            (Works::StoresAndKeepers, role) => role.keeps() || reaches(role),
+            (Works::ThreadsAndStores(_), role) if reaches(role) => true,
+            (Works::Threads(kinds) | Works::ThreadsAndStores(kinds), role) => {
+                role.thread().is_none_or(|kind| kinds.contains(&kind))
+            }
+            (Works::Everywhere, _) => true,
         }
     }
 }
@@ -139,19 +164,43 @@ pub(crate) static ATTEMPTS: &[Attempt] = &[
         read("/proc/self/status")
     }),
     // Sockets.
-    Attempt::new("make an internet socket", Works::Nowhere, |_| {
+    Attempt::new("make an internet socket", Works::Stores, |_| {
         socket(AddressFamily::INET)
     }),
-    Attempt::new("make an IPv6 socket", Works::Nowhere, |_| {
+    Attempt::new("make an IPv6 socket", Works::Stores, |_| {
         socket(AddressFamily::INET6)
     }),
+    Attempt::new("make a datagram socket", Works::Nowhere, |_| {
+        std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map(drop)
+    }),
+    Attempt::new("listen on a TCP port", Works::Nowhere, |_| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(drop)
+    }),
+    Attempt::new("connect to a store's TCP port", Works::Stores, |around| {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, around.store_port)).map(drop)
+    }),
+    Attempt::new(
+        "connect to another TCP port",
+        Works::NowhereUnless(PORTS),
+        |around| TcpStream::connect((Ipv4Addr::LOCALHOST, around.other_port)).map(drop),
+    ),
+    Attempt::new(
+        "connect to a store's socket file",
+        Works::StoresUnless(SOCKETS),
+        |around| UnixStream::connect(around.paths.store_socket()).map(drop),
+    ),
+    Attempt::new(
+        "connect to a store in a runtime of its own",
+        Works::Stores,
+        |around| talk(around.store_port, &around.paths.store_socket()),
+    ),
     Attempt::new("make a netlink socket", Works::Nowhere, |_| {
         socket(AddressFamily::NETLINK)
     }),
     Attempt::new("make a packet socket", Works::Nowhere, |_| {
         socket(AddressFamily::PACKET)
     }),
-    Attempt::new("make a Unix socket", Works::Keepers, |_| {
+    Attempt::new("make a Unix socket", Works::StoresAndKeepers, |_| {
         socket(AddressFamily::UNIX)
     }),
     Attempt::new(
@@ -330,7 +379,7 @@ pub(crate) static ATTEMPTS: &[Attempt] = &[
     }),
     Attempt::new(
         "wait for an event",
-        Works::Threads(&[Control, Connection, Admin]),
+        Works::ThreadsAndStores(&[Control, Connection, Admin]),
         |_| {
             use rustix::event::{EventfdFlags, epoll, eventfd};
             let event = eventfd(1, EventfdFlags::CLOEXEC)?;

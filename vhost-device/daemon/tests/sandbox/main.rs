@@ -111,10 +111,19 @@ fn reports() -> Result<(), Failed> {
         }
     }
     if probe::is_root() {
-        for role in [Role::Keeper, Role::GuardedWorker] {
+        for role in [
+            Role::Keeper,
+            Role::GuardedWorker,
+            Role::StoresKeeper,
+            Role::StoresGuardedWorker,
+        ] {
             let all = report(role)?;
             if all.contains("no ") {
                 return Err(format!("{role} lacks a layer: {all}").into());
+            }
+            let kept = all.contains("the network is the host's, for stores at TCP ports");
+            if kept != role.has_stores() {
+                return Err(format!("{role} on the network: {all}").into());
             }
         }
     }

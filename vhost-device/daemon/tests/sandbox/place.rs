@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +19,9 @@ pub(crate) struct Place {
     /// Held open for the probe to find.
     _stranger: UnixListener,
     _abstract: UnixListener,
+    _store: UnixListener,
+    /// Of a store, and of somebody else.
+    ports: [TcpListener; 2],
 }
 
 /// Paths beneath a probe's folder.
@@ -33,6 +37,16 @@ impl Paths {
     /// The probe's own listener.
     pub(crate) fn own_socket(&self) -> PathBuf {
         self.sockets().join("own")
+    }
+
+    /// A folder of stores' sockets.
+    pub(crate) fn stores(&self) -> PathBuf {
+        self.0.join("stores")
+    }
+
+    /// A store's.
+    pub(crate) fn store_socket(&self) -> PathBuf {
+        self.stores().join("socket")
     }
 
     /// A folder of programs that may be started.
@@ -70,7 +84,7 @@ impl Place {
         fs::create_dir(paths.sockets())?;
         fs::set_permissions(paths.sockets(), Permissions::from_mode(0o777))?;
         // A program in either could be trusted, and only one folder is allowed.
-        for folder in [paths.programs(), paths.foreign()] {
+        for folder in [paths.programs(), paths.foreign(), paths.stores()] {
             fs::create_dir(&folder)?;
             open_to_all(&folder)?;
         }
@@ -81,10 +95,18 @@ impl Place {
         }
         let listener = UnixListener::bind(paths.own_socket())?;
         let stranger = UnixListener::bind(paths.foreign_socket())?;
-        for socket in [paths.own_socket(), paths.foreign_socket()] {
+        let store = UnixListener::bind(paths.store_socket())?;
+        for socket in [
+            paths.own_socket(),
+            paths.foreign_socket(),
+            paths.store_socket(),
+        ] {
             fs::set_permissions(socket, Permissions::from_mode(0o777))?;
         }
+        let port = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         Ok(Self {
+            _store: store,
+            ports: [port()?, port()?],
             _abstract: UnixListener::bind_addr(&paths.abstract_socket()?)?,
             dir,
             listener,
@@ -94,6 +116,12 @@ impl Place {
 
     pub(crate) fn paths(&self) -> Paths {
         Paths(self.dir.path().to_owned())
+    }
+
+    /// TCP ports of a store and of somebody else.
+    pub(crate) fn ports(&self) -> io::Result<[u16; 2]> {
+        let [store, other] = &self.ports;
+        Ok([store.local_addr()?.port(), other.local_addr()?.port()])
     }
 
     pub(crate) fn listener(&self) -> RawFd {

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 
 use clap::ValueEnum;
 use vhost_device_tmem::sandbox::{
-    KeeperPlan, Mode, ThreadKind, enter_keeper, enter_thread, enter_worker,
+    KeeperPlan, Mode, Reach, ThreadKind, enter_keeper, enter_thread, enter_worker,
 };
 
 use super::attempts::ATTEMPTS;
@@ -21,11 +21,13 @@ use super::place::{self, Paths, Place};
 const NOBODY: u32 = 65_534;
 
 /// How a probe is told what to do.
-const TOLD: [&str; 4] = [
+const TOLD: [&str; 6] = [
     "TMEM_PROBE_ROLE",
     "TMEM_PROBE_ATTEMPT",
     "TMEM_PROBE_MODE",
     "TMEM_PROBE_DIR",
+    "TMEM_PROBE_STORE_PORT",
+    "TMEM_PROBE_OTHER_PORT",
 ];
 
 /// The descriptor that a probe inherits: a listening socket.
@@ -56,10 +58,18 @@ pub(crate) enum Role {
     GuardedWorker,
     /// Of a thread of a worker.
     Thread(ThreadKind),
+    /// The keeper's, started as root, with stores to be reached.
+    StoresKeeper,
+    /// A worker's alone, with stores to be reached.
+    StoresWorker,
+    /// A worker's, started by a keeper in its sandbox, with stores to be reached.
+    StoresGuardedWorker,
+    /// Of a thread of such a worker.
+    StoresThread(ThreadKind),
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Outside,
         Self::Keeper,
         Self::RootKeeper,
@@ -71,15 +81,55 @@ impl Role {
         Self::Thread(ThreadKind::Admin),
         Self::Thread(ThreadKind::Queue),
         Self::Thread(ThreadKind::Mover),
+        Self::Thread(ThreadKind::Stores),
+        Self::StoresKeeper,
+        Self::StoresWorker,
+        Self::StoresGuardedWorker,
+        Self::StoresThread(ThreadKind::Connection),
+        Self::StoresThread(ThreadKind::Admin),
+        Self::StoresThread(ThreadKind::Queue),
+        Self::StoresThread(ThreadKind::Mover),
+        Self::StoresThread(ThreadKind::Stores),
     ];
 
     pub(crate) fn needs_root(self) -> bool {
-        matches!(self, Self::Outside | Self::Keeper | Self::RootKeeper)
+        let rooted = [
+            Self::Outside,
+            Self::Keeper,
+            Self::RootKeeper,
+            Self::StoresKeeper,
+        ];
+        rooted.contains(&self)
     }
 
     /// Whether it is a keeper, of whatever rights.
     pub(crate) fn keeps(self) -> bool {
-        matches!(self, Self::Keeper | Self::RootKeeper | Self::UserKeeper)
+        let keepers = [
+            Self::Keeper,
+            Self::RootKeeper,
+            Self::UserKeeper,
+            Self::StoresKeeper,
+        ];
+        keepers.contains(&self)
+    }
+
+    /// Whether there are stores to be reached.
+    pub(crate) fn has_stores(self) -> bool {
+        matches!(
+            self,
+            Self::StoresKeeper
+                | Self::StoresWorker
+                | Self::StoresGuardedWorker
+                | Self::StoresThread(_)
+        )
+    }
+
+    /// The thread that it is.
+    pub(crate) fn thread(self) -> Option<ThreadKind> {
+        match self {
+            Self::Thread(kind) | Self::StoresThread(kind) => Some(kind),
+            _ => None,
+        }
     }
 
     fn of(name: &str) -> Option<Self> {
@@ -101,6 +151,16 @@ impl fmt::Display for Role {
             Self::Thread(ThreadKind::Admin) => "admin thread",
             Self::Thread(ThreadKind::Queue) => "queue thread",
             Self::Thread(ThreadKind::Mover) => "mover thread",
+            Self::Thread(ThreadKind::Stores) => "stores thread",
+            Self::StoresKeeper => "keeper with stores",
+            Self::StoresWorker => "worker with stores",
+            Self::StoresGuardedWorker => "worker with stores of a keeper",
+            Self::StoresThread(ThreadKind::Control) => "control thread with stores",
+            Self::StoresThread(ThreadKind::Connection) => "connection thread with stores",
+            Self::StoresThread(ThreadKind::Admin) => "admin thread with stores",
+            Self::StoresThread(ThreadKind::Queue) => "queue thread with stores",
+            Self::StoresThread(ThreadKind::Mover) => "mover thread with stores",
+            Self::StoresThread(ThreadKind::Stores) => "stores thread with stores",
         })
     }
 }
@@ -144,11 +204,14 @@ pub(crate) fn report(role: Role) -> Result<String, String> {
 fn start(role: Role, attempt: &str, mode: &str, place: &Place) -> io::Result<Output> {
     let mut command = Command::new(place::program()?);
     let dir = place.paths().0;
+    let [store, other] = place.ports()?;
     let told = [
         role.to_string(),
         attempt.into(),
         mode.into(),
         dir.display().to_string(),
+        store.to_string(),
+        other.to_string(),
     ];
     command.env_clear().envs(TOLD.into_iter().zip(told));
     command.stdin(Stdio::null());
@@ -193,12 +256,14 @@ fn outcome(output: &Output) -> Outcome {
 
 /// What this process is told to try, if it is a probe.
 pub(crate) fn told() -> Option<Told> {
-    let [role, attempt, mode, dir] = TOLD.map(std::env::var);
+    let [role, attempt, mode, dir, store, other] = TOLD.map(std::env::var);
     Some(Told {
         role: Role::of(&role.ok()?)?,
         attempt: attempt.ok()?,
         mode: Mode::from_str(&mode.ok()?, true).ok()?,
         paths: Paths(PathBuf::from(dir.ok()?)),
+        store_port: store.ok()?.parse().ok()?,
+        other_port: other.ok()?.parse().ok()?,
     })
 }
 
@@ -208,12 +273,17 @@ pub(crate) struct Told {
     attempt: String,
     mode: Mode,
     paths: Paths,
+    store_port: u16,
+    other_port: u16,
 }
 
 /// What an attempt is made with.
 pub(crate) struct Around {
     pub(crate) paths: Paths,
     pub(crate) listener: OwnedFd,
+    /// TCP ports of a store, and of somebody else.
+    pub(crate) store_port: u16,
+    pub(crate) other_port: u16,
     /// The process that started this one, outside of every sandbox.
     pub(crate) parent: i32,
 }
@@ -236,6 +306,8 @@ impl Told {
         let around = Around {
             paths: self.paths.clone(),
             listener,
+            store_port: self.store_port,
+            other_port: self.other_port,
             parent: std::os::unix::process::parent_id().try_into()?,
         };
         let second = (self.attempt == SECOND_THREAD).then(|| std::thread::spawn(std::thread::park));
@@ -243,23 +315,30 @@ impl Told {
         let tried = move || attempt.map_or(Ok(()), |attempt| (attempt.run)(&around));
         let result = match self.role {
             Role::Outside => tried(),
-            Role::Keeper | Role::RootKeeper | Role::UserKeeper => {
+            Role::Keeper | Role::RootKeeper | Role::UserKeeper | Role::StoresKeeper => {
                 self.keep()?;
                 tried()
             }
-            Role::GuardedWorker => {
+            Role::GuardedWorker | Role::StoresGuardedWorker => {
                 // As the keeper does, so that the file may be replaced meanwhile.
                 let own = File::open("/proc/self/exe")?;
                 self.keep()?;
-                return start_worker(&own).map(|()| None);
+                let worker = if self.role.has_stores() {
+                    Role::StoresWorker
+                } else {
+                    Role::Worker
+                };
+                return start_worker(&own, worker).map(|()| None);
             }
-            Role::Worker => {
-                println!("{REPORT}{}", enter_worker(self.mode)?);
+            Role::Worker | Role::StoresWorker => {
+                let report = enter_worker(self.mode, self.reach().as_ref())?;
+                println!("{REPORT}{report}");
                 tried()
             }
-            Role::Thread(kind) => {
+            Role::Thread(kind) | Role::StoresThread(kind) => {
                 let mode = self.mode;
-                enter_worker(mode)?;
+                let report = enter_worker(mode, self.reach().as_ref())?;
+                println!("{REPORT}{report}");
                 // As a device does it: often, and only the first time counts.
                 let narrowed = move || {
                     enter_thread(mode, kind).and_then(|()| enter_thread(mode, kind))?;
@@ -278,12 +357,20 @@ impl Told {
         }))
     }
 
+    fn reach(&self) -> Option<Reach> {
+        self.role.has_stores().then(|| Reach {
+            ports: [self.store_port].into(),
+            folders: [self.paths.stores()].into(),
+        })
+    }
+
     fn keep(&self) -> Result<(), Box<dyn std::error::Error>> {
         let plan = KeeperPlan {
             user: (self.role != Role::RootKeeper).then(|| "nobody".into()),
             writable_dirs: vec![self.paths.sockets()],
             trace_dir: None,
             executable: vec![self.paths.programs(), std::env::current_exe()?],
+            reach: self.reach(),
         };
         println!("{REPORT}{}", enter_keeper(self.mode, &plan)?);
         Ok(())
@@ -291,9 +378,9 @@ impl Told {
 }
 
 /// Goes on as a worker, in a new process of the same program.
-fn start_worker(own: &File) -> Result<(), Box<dyn std::error::Error>> {
+fn start_worker(own: &File, role: Role) -> Result<(), Box<dyn std::error::Error>> {
     let mut command = Command::new(format!("/proc/self/fd/{}", own.as_raw_fd()));
-    command.env(TOLD[0], Role::Worker.to_string());
+    command.env(TOLD[0], role.to_string());
     hand_over(&mut command, LISTENER);
     let child = command.stdin(Stdio::null()).spawn()?;
     let status = child.wait_with_output()?.status;

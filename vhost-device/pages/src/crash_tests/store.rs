@@ -63,7 +63,7 @@ impl SlotStore for FakeStore {
         Ok(())
     }
 
-    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), SlotError> {
+    fn read(&self, slot: u32, _checksum: u32, page: &mut PageBytes) -> Result<(), SlotError> {
         let kept = self.kept.lock();
         *page = kept.pages.get(&slot).map_or([0; PAGE_SIZE], |kept| kept.1);
         Ok(())
@@ -80,6 +80,10 @@ impl SlotStore for FakeStore {
     }
 
     fn outlives_the_map(&self) -> bool {
+        self.outlives
+    }
+
+    fn is_slow_to_invalidate(&self) -> bool {
         self.outlives
     }
 

@@ -142,6 +142,22 @@ fn flush_takes_each_page_below_or_not() {
 }
 
 #[test]
+fn request_of_several_pages_forgets_them_with_its_end() {
+    each(|id, _, mut house| {
+        let pool = house.pool(id);
+        kill_everywhere(&mut house, Rule::EachPage, false, |house| {
+            house.worker.begin_request();
+            assert_eq!(house.put(&pool, 0, 11, &framed(5)), PutResult::Stored);
+            let at = object(&pool);
+            let flushed = (house.worker).flush_page(&pool, at, PageIndex(2), Ticket::MAX);
+            assert_eq!(flushed, FlushResult::Flushed);
+            house.worker.end_request();
+        });
+        reboot(&mut house);
+    });
+}
+
+#[test]
 fn page_below_is_taken_or_not() {
     for used in [false, true] {
         each(|id, _, mut house| {

@@ -18,10 +18,10 @@ use parking_lot::Mutex;
 
 use super::{Change, Entry, Found, Slots};
 use crate::frames::{FrameNo, Frames, OwnerNo};
-use crate::handle::{ObjectId, PageIndex};
+use crate::handle::{ObjectId, PageIndex, Ticket};
 use crate::kept::Kept64;
 use crate::layout::LEAF_BYTES;
-use crate::sys::OwnedFrame;
+use crate::sys::{OwnedFrame, prefetch};
 
 /// Words in a leaf.
 pub(crate) const LEAF_WORDS: usize = 512;
@@ -179,7 +179,7 @@ impl Dense {
                 Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. } => {
                     return Found::Missing;
                 }
-                Entry::Same { value, .. } => return Found::Same(value),
+                Entry::Same { value, ticket } => return Found::Same { value, ticket },
                 Entry::Damaged => return Found::Damaged,
                 Entry::Stored(stored) => return Found::Stored(stored),
                 Entry::Frame(frame) => frame,
@@ -203,6 +203,16 @@ impl Dense {
         };
         let now = Entry::from_word(leaf.words[at].load(Ordering::Acquire));
         if self.is_closed() { Entry::Empty } else { now }
+    }
+
+    /// Has the processor fetch what leads to a page, and its word.
+    #[inline]
+    pub(crate) fn prefetch(&self, frames: &Frames, index: PageIndex) {
+        let (leaf, at) = (index.0 as usize / LEAF_WORDS, index.0 as usize % LEAF_WORDS);
+        if let Some(marker) = self.markers.get(leaf) {
+            prefetch(marker);
+            prefetch(&frames.mapping().leaf(self.first + leaf).0[at]);
+        }
     }
 
     pub(crate) fn replace(
@@ -262,6 +272,41 @@ impl Dense {
             }
             at = end;
         }
+    }
+
+    /// Notes pages from an index on, until there are `most`; where to go on is returned.
+    pub(crate) fn list(
+        &self,
+        frames: &Frames,
+        from: PageIndex,
+        most: usize,
+        found: &mut Vec<(PageIndex, Ticket)>,
+    ) -> Option<PageIndex> {
+        let mut at = from.0 as usize;
+        while at < self.pages as usize {
+            let first = at - at % LEAF_WORDS;
+            let Some(leaf) = self.leaf(frames, at / LEAF_WORDS) else {
+                at = first + LEAF_WORDS;
+                continue;
+            };
+            let stripe = (at - first) / STRIPE_WORDS;
+            let end = (first + (stripe + 1) * STRIPE_WORDS).min(self.pages as usize);
+            let _stripe = leaf.marker.stripes[stripe].lock();
+            for (word, index) in leaf.words[at - first..end - first].iter().zip(at..) {
+                let Some(ticket) = Entry::from_word(word.load(Ordering::Relaxed)).ticket(frames)
+                else {
+                    continue;
+                };
+                // Indices are below a 32-bit number of pages.
+                let index = PageIndex(u32::try_from(index).ok()?);
+                if found.len() >= most {
+                    return Some(index);
+                }
+                found.push((index, ticket));
+            }
+            at = end;
+        }
+        None
     }
 
     pub(crate) fn close(&self) {

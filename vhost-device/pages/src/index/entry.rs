@@ -180,6 +180,18 @@ impl Entry {
         }
     }
 
+    /// The ticket of the page that is there; the lowest of one whose bytes are lost.
+    pub(crate) fn ticket(self, frames: &Frames) -> Option<Ticket> {
+        let ticket = match self {
+            Self::Empty | Self::TakenFrame(_) | Self::TakenSame { .. } => return None,
+            Self::Damaged => return Some(Ticket::MIN),
+            Self::Frame(frame) => frames.mapping().entry(frame).ticket(),
+            Self::Stored(at) => frames.mapping().slots(at.tier).ticket(at.slot),
+            Self::Same { ticket, .. } => ticket,
+        };
+        Ticket::new(ticket)
+    }
+
     /// There is a page, or one is taken, and its ticket is above `ticket`.
     #[inline]
     pub(crate) fn is_newer(self, ticket: Ticket, frames: &Frames) -> bool {

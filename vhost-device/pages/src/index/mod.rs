@@ -55,7 +55,12 @@ pub(crate) enum Found<'a> {
     /// No page.
     Missing,
     /// A page of one repeated byte.
-    Same(u8),
+    Same {
+        /// The byte.
+        value: u8,
+        /// The put's ticket.
+        ticket: u64,
+    },
     /// A page whose bytes cannot be told.
     Damaged,
     /// A page below DRAM.
@@ -193,6 +198,24 @@ impl Index {
         }
     }
 
+    /// Has the processor fetch a page's entry; nothing in a sparse index, whose entries are not found
+    /// without a lock.
+    #[inline]
+    pub(crate) fn prefetch(&self, frames: &Frames, index: PageIndex) {
+        if let Self::Dense(dense) = self {
+            dense.prefetch(frames, index);
+        }
+    }
+
+    /// The entry, if it can be read without a lock.
+    #[inline]
+    pub(crate) fn glance(&self, frames: &Frames, index: PageIndex) -> Entry {
+        match self {
+            Self::Dense(dense) => dense.peek(frames, index),
+            Self::Sparse(_) => Entry::Empty,
+        }
+    }
+
     /// Changes the entry to `new` if it is `frame`, if its lock is free, and if `settle`, called with
     /// the lock held, agrees.
     pub(crate) fn replace(
@@ -269,6 +292,20 @@ impl Index {
     /// The index has an owner record of its own, that of its slot.
     pub(crate) fn is_dense(&self) -> bool {
         matches!(self, Self::Dense(_))
+    }
+
+    /// Notes pages in their order; where to go on is returned. Nothing of a sparse index.
+    pub(crate) fn list(
+        &self,
+        frames: &Frames,
+        from: PageIndex,
+        most: usize,
+        found: &mut Vec<(PageIndex, Ticket)>,
+    ) -> Option<PageIndex> {
+        match self {
+            Self::Dense(index) => index.list(frames, from, most, found),
+            Self::Sparse(_) => None,
+        }
     }
 
     /// Bytes of entries and of what leads to them.

@@ -228,7 +228,7 @@ impl Sparse {
             None | Some(Entry::Empty | Entry::TakenFrame(_) | Entry::TakenSame { .. }) => {
                 Found::Missing
             }
-            Some(Entry::Same { value, .. }) => Found::Same(value),
+            Some(Entry::Same { value, ticket }) => Found::Same { value, ticket },
             Some(Entry::Damaged) => Found::Damaged,
             Some(Entry::Stored(stored)) => Found::Stored(stored),
             // Under the lock the frame stays in the index, so it can be pinned.

@@ -67,7 +67,7 @@ impl Slotted {
             // A slot whose header is gone must not count as a page's, should this be cut short.
             unnamed.iter().for_each(|slot| table.leave(*slot));
             // What must not come back after the host's end is forgotten before its slot is used again.
-            let forgotten = !tier.store.outlives_the_map()
+            let forgotten = !tier.store.wants_to_forget()
                 || unnamed
                     .chunks(4096)
                     .all(|slots| tier.store.invalidate(slots).is_ok());

@@ -15,7 +15,8 @@
 //!   held over the settling stores, so none of them comes after the zero.
 //!
 //! Between process and page cache nothing is lost or reordered: a kill leaves a prefix of the stores,
-//! and so the order of the stores is enough.
+//! and so the order of the stores is enough. A page that its map finds again needs no header there, and
+//! has none: the map is gone with the host, and with it the page.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -52,10 +53,10 @@ impl Protocol {
     }
 }
 
-/// A page to write, with its header's line.
+/// A page to write, with its header's line if it needs one.
 struct Entry<'a> {
     slot: u32,
-    line: Line,
+    line: Option<Line>,
     page: &'a PageBytes,
 }
 
@@ -77,8 +78,13 @@ impl SlotFile {
         let mut entries = Vec::with_capacity(batch.len());
         for (slot, header, page) in batch {
             self.check_slot(*slot)?;
-            let (slot, line) = (*slot, header.line(&self.id, *slot, state));
-            entries.push(Entry { slot, line, page });
+            let named = self.protocol != Protocol::Ordered || header.is_found_by_header();
+            let line = named.then(|| header.line(&self.id, *slot, state));
+            entries.push(Entry {
+                slot: *slot,
+                line,
+                page,
+            });
         }
         entries.sort_unstable_by_key(|entry| entry.slot);
         for pair in entries.windows(2) {
@@ -99,7 +105,7 @@ impl SlotFile {
                 source,
             });
         }
-        for entry in &entries {
+        for entry in entries.iter().filter(|entry| entry.line.is_some()) {
             self.set_empty(entry.slot, false);
         }
         let Err(source) = self.commit(&entries, since) else {
@@ -143,8 +149,7 @@ impl SlotFile {
                 self.store_pages(entries)?;
                 self.store_lines(&lines(entries, |line| *line))?;
                 self.medium.fence(since)?;
-                let fresh = entries.iter().map(|entry| (entry.slot, entry.line));
-                self.fresh.lock().extend(fresh);
+                self.fresh.lock().extend(lines(entries, |line| *line));
                 Ok(())
             }
             Protocol::TwoFences => {
@@ -246,9 +251,9 @@ impl SlotFile {
     }
 
     fn store_commits(&self, entries: &[Entry<'_>]) -> io::Result<()> {
-        for entry in entries {
-            let at = self.geometry.header_at(entry.slot) + COMMIT_AT as u64;
-            let (_, word) = entry.line.split_at(COMMIT_AT);
+        for (slot, line) in lines(entries, |line| *line) {
+            let at = self.geometry.header_at(slot) + COMMIT_AT as u64;
+            let (_, word) = line.split_at(COMMIT_AT);
             self.medium.store(at, word)?;
             self.medium.flush(at, word.len() as u64)?;
         }
@@ -257,6 +262,6 @@ impl SlotFile {
 }
 
 fn lines(entries: &[Entry<'_>], change: impl Fn(&Line) -> Line) -> Vec<(u32, Line)> {
-    let changed = |entry: &Entry<'_>| (entry.slot, change(&entry.line));
-    entries.iter().map(changed).collect()
+    let changed = |entry: &Entry<'_>| Some((entry.slot, change(entry.line.as_ref()?)));
+    entries.iter().filter_map(changed).collect()
 }

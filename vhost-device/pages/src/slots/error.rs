@@ -148,6 +148,16 @@ pub enum SlotError {
         /// What the system said.
         source: io::Error,
     },
+    /// Stores on other hosts did not do what they were asked.
+    #[error("Cannot {doing} {pages} pages on other hosts: {why}")]
+    Elsewhere {
+        /// What was tried.
+        doing: &'static str,
+        /// Pages of the batch.
+        pages: usize,
+        /// What was answered, by whom, and what to do about it.
+        why: String,
+    },
     /// A pool's slot is beyond the directory.
     #[error("BUG! pool slot {pool_slot} of a directory with {POOL_SLOTS_MAX} entries")]
     NoSuchPool {

@@ -44,7 +44,7 @@ pub struct SlotHeader {
     pub ticket: Ticket,
     /// The engine's CRC-32 of the page. A scan verifies it where the page may be half there.
     pub checksum: u32,
-    /// The engine's own; not interpreted here.
+    /// [`Self::BY_HEADER`], or nothing.
     pub flags: u32,
 }
 
@@ -81,6 +81,15 @@ pub(super) enum Parsed {
 }
 
 impl SlotHeader {
+    /// Nothing but the header says whose the page is: a page of a sparse pool.
+    pub const BY_HEADER: u32 = 1;
+
+    /// Whether its slot's header is the way to find the page.
+    #[must_use]
+    pub fn is_found_by_header(&self) -> bool {
+        self.flags & Self::BY_HEADER != 0
+    }
+
     /// The line of this page in a slot of the file with this id.
     pub(super) fn line(&self, id: &[u8; 16], slot: u32, state: State) -> Line {
         let mut line = [0; HEADER_BYTES];

@@ -11,11 +11,13 @@
 //! one where possible: who waits while a fence begins after its own stores is covered by that one.
 //!
 //! # Pages must not stay in DRAM
-//! A demoted page that lies in the page cache has freed nothing. So pages are written uncached where
-//! the kernel can (`RWF_DONTCACHE`): the write-back starts at once, and the cache is dropped as soon
-//! as it ends. Elsewhere `POSIX_FADV_DONTNEED` does the same in two steps: the first call starts the
-//! write-back, and a second one, some batches later, drops what is clean. Headers stay cached, 64
-//! bytes a page, for as long as the kernel likes.
+//! A demoted page that lies in the page cache has freed nothing. Where writes are fenced, pages are
+//! written uncached if the kernel can (`RWF_DONTCACHE`): the write-back starts at once, and the cache
+//! is dropped as soon as it ends. Elsewhere `POSIX_FADV_DONTNEED` does the same in two steps: the first
+//! call starts the write-back, and a second one, later, drops what is clean. Where nothing is fenced,
+//! both wait until there is time for it ([`Medium::tidy`]); until then the kernel may drop what it has
+//! written back, and makes writers wait when too much is not. Headers stay cached, 64 bytes a page, for
+//! as long as the kernel likes.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -73,6 +75,11 @@ pub(super) trait Medium: Send + Sync + Debug {
     /// Bytes that nobody will read before they are stored again: their memory may go.
     fn discard(&self, _at: u64, _bytes: u64) {}
 
+    /// Has some of what was written leave the page cache. False if there is nothing left of it.
+    fn tidy(&self) -> bool {
+        false
+    }
+
     /// A place from `at` on before which all is zero; nothing if that is so up to the end.
     fn next_data(&self, at: u64) -> Option<u64> {
         Some(at)
@@ -83,6 +90,10 @@ pub(super) trait Medium: Send + Sync + Debug {
 const RUN_PAGES: usize = 512;
 /// Ranges that wait for their second `DONTNEED`.
 const BEHIND: usize = 32;
+/// Ranges that wait for their first one, where that waits for time.
+const LAZY_MAX: usize = 4096;
+/// Bytes of such a range from which it grows no more.
+const TIDY_BYTES: u64 = 4 << 20;
 /// `RWF_DONTCACHE`, since Linux 6.14, on file systems that know it.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// What `statfs` calls tmpfs, and with it memfd.
@@ -96,7 +107,9 @@ pub(super) struct FileMedium {
     /// Whether room is taken in advance, and kept.
     reserves: bool,
     uncached: AtomicBool,
-    behind: Mutex<VecDeque<(u64, u64)>>,
+    /// Whether the page cache is left alone until there is time.
+    lazy: bool,
+    behind: Mutex<VecDeque<Behind>>,
     /// Fences that have begun.
     begun: AtomicU64,
     /// Fences that failed.
@@ -124,6 +137,7 @@ impl FileMedium {
             mode,
             reserves: true,
             uncached: AtomicBool::new(mode == Mode::File),
+            lazy: false,
             behind: Mutex::default(),
             begun: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -134,6 +148,13 @@ impl FileMedium {
     /// The same, but memory is taken when it is stored to, and given back when it is discarded.
     pub(super) fn sparse(mut self) -> Self {
         self.reserves = false;
+        self
+    }
+
+    /// The same, but what is written stays in the page cache until there is time.
+    pub(super) fn lazy(mut self) -> Self {
+        self.lazy = self.mode == Mode::File;
+        self.uncached.store(false, Ordering::Relaxed);
         self
     }
 
@@ -160,18 +181,43 @@ impl FileMedium {
 
     /// Starts the write-back of a range, and drops an earlier one, which should be clean by now.
     fn write_behind(&self, at: u64, bytes: u64) {
-        let advise = |at, bytes| {
-            let _ = fadvise(&self.file, at, NonZeroU64::new(bytes), Advice::DontNeed);
-        };
-        advise(at, bytes);
+        self.drop_cache(at, bytes);
         let mut behind = self.behind.lock();
-        behind.push_back((at, bytes));
+        behind.push_back(Behind {
+            at,
+            bytes,
+            begun: true,
+        });
         if behind.len() > BEHIND
-            && let Some((at, bytes)) = behind.pop_front()
+            && let Some(range) = behind.pop_front()
         {
             drop(behind);
-            advise(at, bytes);
+            self.drop_cache(range.at, range.bytes);
         }
+    }
+
+    /// Notes a range for when there is time.
+    fn leave_behind(&self, at: u64, bytes: u64) {
+        let mut behind = self.behind.lock();
+        if let Some(last) = behind.back_mut()
+            && !last.begun
+            && last.at + last.bytes == at
+            && last.bytes < TIDY_BYTES
+        {
+            last.bytes += bytes;
+        } else if behind.len() < LAZY_MAX {
+            behind.push_back(Behind {
+                at,
+                bytes,
+                begun: false,
+            });
+        }
+        // With so many the kernel itself has begun to write back; it drops them when it wants to.
+    }
+
+    /// Starts the write-back of a range, or, after that, drops it.
+    fn drop_cache(&self, at: u64, bytes: u64) {
+        let _ = fadvise(&self.file, at, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 }
 
@@ -222,7 +268,9 @@ impl Medium for FileMedium {
                 to += written as u64;
                 IoSlice::advance_slices(&mut left, written);
             }
-            if self.mode == Mode::File && !self.uncached.load(Ordering::Relaxed) {
+            if self.lazy {
+                self.leave_behind(begin, to - begin);
+            } else if self.mode == Mode::File && !self.uncached.load(Ordering::Relaxed) {
                 self.write_behind(begin, to - begin);
             }
             begin = to;
@@ -278,9 +326,38 @@ impl Medium for FileMedium {
         }
     }
 
+    fn tidy(&self) -> bool {
+        if !self.lazy {
+            return false;
+        }
+        let mut behind = self.behind.lock();
+        let Some(range) = behind.pop_front() else {
+            return false;
+        };
+        if !range.begun {
+            let begun = Behind {
+                begun: true,
+                ..range
+            };
+            behind.push_back(begun);
+        }
+        drop(behind);
+        self.drop_cache(range.at, range.bytes);
+        true
+    }
+
     fn next_data(&self, at: u64) -> Option<u64> {
         next_data(&self.file, at)
     }
+}
+
+/// A range that is in the page cache.
+#[derive(Clone, Copy, Debug)]
+struct Behind {
+    at: u64,
+    bytes: u64,
+    /// Its write-back was begun.
+    begun: bool,
 }
 
 /// Bytes of a file.

@@ -17,7 +17,8 @@
 //!   [`invalidate`](SlotFile::invalidate) when all slots are empty: as durably as the file was opened
 //!   for. A [`scan`](SlotFile::scan) finds all of the former and none of the latter, and of a request
 //!   that was cut short each page whole or not at all.
-//! - [`Durability::Process`] outlives any kill of the process, but not the host. A file that was
+//! - [`Durability::Process`] outlives any kill of the process, but not the host. Only pages that are
+//!   [found by their header](SlotHeader::BY_HEADER) have one then, and are found by a scan. A file that was
 //!   written this way before the host's last boot is made empty when it is opened, since the system
 //!   has written back any part of it: even pages that were invalidated might come back.
 //! - [`Durability::Host`] outlives the host's reboot and power loss.
@@ -25,7 +26,7 @@
 //! # How a page is committed
 //! | | order | fences |
 //! | --- | --- | --- |
-//! | file, process | pages, then headers: the page cache keeps the order | none |
+//! | file, process | pages, then headers, if any: the page cache keeps the order | none |
 //! | file, host | pages and headers, whose state is *fresh*; *settled* with the next batch | 1 |
 //! | DAX | pages and headers without commit words, fence, commit words, fence | 2 |
 //!
@@ -49,6 +50,7 @@ mod error;
 mod header;
 mod layout;
 mod medium;
+pub(crate) mod memory;
 mod recover;
 mod resize;
 mod scan;
@@ -77,6 +79,7 @@ use scan::Judged;
 pub use directory::PoolEntry;
 pub use error::SlotError;
 pub use header::SlotHeader;
+pub use memory::{SLOT_MEMORY_WORDS, SlotMemory};
 pub use recover::{Opened, OpenedAs};
 pub use scan::ScanReport;
 
@@ -223,6 +226,7 @@ impl SlotFile {
         let medium: Box<dyn Medium> = match dax::DaxMedium::probe(file) {
             Ok(medium) => Box::new(medium),
             Err(file) => match FileMedium::new(file) {
+                Ok(medium) if durability == Durability::Process => Box::new(medium.lazy()),
                 Ok(medium) => Box::new(medium),
                 Err(source) => return Err(recover::failed(path, "look at", source)),
             },
@@ -293,6 +297,12 @@ impl SlotFile {
         self.check_slot(slot)?;
         let read = self.medium.load(self.geometry.page_at(slot), page);
         read.map_err(|source| SlotError::Unreadable { slot, source })
+    }
+
+    /// Has some of what was written, and lies in the system's page cache, leave it. False if nothing is
+    /// left of that. For when nobody waits.
+    pub fn tidy(&self) -> bool {
+        self.medium.tidy()
     }
 
     /// What a slot holds, if it holds a committed page.

@@ -112,7 +112,7 @@ pub(super) fn boot_id() -> io::Result<[u8; 16]> {
 }
 
 /// A number that no other file has.
-fn new_id() -> [u8; 16] {
+pub(super) fn new_id() -> [u8; 16] {
     // The standard library draws keys from the system's random numbers.
     let mut id = [0; 16];
     for (number, half) in id.as_chunks_mut::<8>().0.iter_mut().enumerate() {

@@ -141,7 +141,7 @@ impl Shared {
             index: PageIndex(entry.index.load(Ordering::Relaxed)),
             ticket: Ticket::new(entry.ticket())?,
             checksum: entry.checksum.load(Ordering::Relaxed),
-            flags: 0,
+            flags: header_flags(&pool),
         })
     }
 
@@ -195,6 +195,7 @@ impl Shared {
                 (tier, slots)
             })
             .find(|(_, slots)| !slots.is_empty())
+            .or_else(|| self.settle_late().then(|| self.reserve_slots(most))?)
     }
 
     /// Gives a slot back to which nothing was written.
@@ -210,5 +211,14 @@ impl Shared {
         let slot = table.allocate(&tier.cursor, limit)?;
         tier.used.fetch_add(1, Ordering::Relaxed);
         Some(slot)
+    }
+}
+
+/// What a slot's header says of pages of this pool.
+pub(crate) fn header_flags(pool: &Pool) -> u32 {
+    if pool.index.is_dense() {
+        0
+    } else {
+        SlotHeader::BY_HEADER
     }
 }

@@ -19,6 +19,7 @@ use crate::index::{Change, Entry, Stored};
 use crate::pool::Pool;
 use crate::shared::{Evicted, Shared};
 use crate::slots::SlotHeader;
+use crate::tier::demote::header_flags;
 use crate::tier::promote::Fetched;
 use crate::tier::victims::Released;
 use crate::tier::{Lower, LowerTier};
@@ -91,6 +92,9 @@ impl Mover {
         busy |= self.empty_tiers(&shared);
         if !busy && idle {
             busy = self.bring_back(&shared);
+        }
+        if !busy {
+            busy = (shared.lower.iter().flatten()).any(|tier| tier.store.tidy());
         }
         if busy { Step::Busy } else { Step::Idle }
     }
@@ -371,7 +375,7 @@ impl Mover {
             index,
             ticket,
             checksum: stored.checksum,
-            flags: 0,
+            flags: header_flags(pool),
         });
         let written = header.is_some_and(|header| {
             let written = tier.store.write(&[(slot, &header, &self.page)]);

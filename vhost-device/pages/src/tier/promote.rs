@@ -52,7 +52,7 @@ impl Shared {
         let Some(tier) = self.lower(stored.tier) else {
             return Fetched::Damaged;
         };
-        let read = tier.store.read(stored.slot, page);
+        let read = tier.store.read(stored.slot, stored.checksum, page);
         let whole = read.is_ok() && checksum::of(page) == stored.checksum;
         if pool.index.peek(&self.frames, object, index) != Entry::Stored(stored) {
             return Fetched::Moved;
@@ -87,7 +87,7 @@ impl Shared {
     /// A page that is promoted keeps its slot, because to empty that for good takes too long.
     pub(crate) fn keeps_slot(&self, stored: Stored) -> bool {
         self.lower(stored.tier)
-            .is_none_or(|tier| tier.store.outlives_the_map() && tier.store.mode() != "dax")
+            .is_none_or(|tier| tier.store.is_slow_to_invalidate())
     }
 
     /// Puts a page that was read into a frame, if the page is still there; the frame comes back if not.

@@ -26,11 +26,18 @@ pub trait SlotStore: Debug + Send + Sync {
     /// [`SlotError`]; none of them counts then.
     fn write(&self, batch: &[SlotWrite<'_>]) -> Result<(), SlotError>;
 
-    /// Reads a slot's page, whatever it is.
+    /// Reads a slot's page. A store that has several copies takes one with this CRC-32, which the
+    /// caller verifies in any case.
     ///
     /// # Errors
     /// [`SlotError`] if it cannot be read.
-    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), SlotError>;
+    fn read(&self, slot: u32, checksum: u32, page: &mut PageBytes) -> Result<(), SlotError>;
+
+    /// This thread is about to read these slots, in this order, with the pages' CRC-32: a store to
+    /// which the way is long asks for all of them now.
+    fn will_read(&self, slots: &[(u32, u32)]) {
+        let _ = slots;
+    }
 
     /// What a slot's page is, if there is one.
     ///
@@ -46,6 +53,17 @@ pub trait SlotStore: Debug + Send + Sync {
 
     /// A page that is not [invalidated](Self::invalidate) may come back after the map is lost.
     fn outlives_the_map(&self) -> bool;
+
+    /// A slot that is free is to be [invalidated](Self::invalidate): what it holds takes room, or may come
+    /// back.
+    fn wants_to_forget(&self) -> bool {
+        self.outlives_the_map()
+    }
+
+    /// Invalidating a slot takes so long that a page keeps it as long as it can.
+    fn is_slow_to_invalidate(&self) -> bool {
+        false
+    }
 
     /// Changes the number of slots. Those beyond a lower one hold no page.
     ///
@@ -77,7 +95,12 @@ pub trait SlotStore: Debug + Send + Sync {
     /// [`SlotError`] if the store cannot be read.
     fn scan(&self, found: &mut dyn FnMut(u32, SlotHeader)) -> Result<ScanReport, SlotError>;
 
-    /// How pages are kept, for people: `dax`, `file`, `memory`.
+    /// Does some of what is never urgent. False if there is nothing of it.
+    fn tidy(&self) -> bool {
+        false
+    }
+
+    /// How pages are kept, for people: `dax`, `file`, `memory`, `stores`, `valkey`.
     fn mode(&self) -> &'static str;
 }
 
@@ -94,7 +117,7 @@ impl SlotStore for SlotFile {
         Self::write(self, batch)
     }
 
-    fn read(&self, slot: u32, page: &mut PageBytes) -> Result<(), SlotError> {
+    fn read(&self, slot: u32, _checksum: u32, page: &mut PageBytes) -> Result<(), SlotError> {
         Self::read(self, slot, page)
     }
 
@@ -108,6 +131,10 @@ impl SlotStore for SlotFile {
 
     fn outlives_the_map(&self) -> bool {
         self.durability() == crate::slots::Durability::Host
+    }
+
+    fn is_slow_to_invalidate(&self) -> bool {
+        self.outlives_the_map() && Self::mode(self) != crate::slots::Mode::Dax
     }
 
     fn resize(&self, slots: u32) -> Result<(), SlotError> {
@@ -132,6 +159,10 @@ impl SlotStore for SlotFile {
 
     fn scan(&self, found: &mut dyn FnMut(u32, SlotHeader)) -> Result<ScanReport, SlotError> {
         Self::scan(self, &mut |_, _| {}, found)
+    }
+
+    fn tidy(&self) -> bool {
+        Self::tidy(self)
     }
 
     fn mode(&self) -> &'static str {

@@ -125,14 +125,20 @@ impl Shared {
     }
 
     /// Forgets a victim that has left the index by another way, and was like this. Returns once its slot
-    /// is free. The frame may be another page's by now, and that one a victim too.
-    pub(crate) fn cancel_victim(&self, account: &Account, frame: FrameNo, page: Likeness) {
+    /// is free, or noted to be forgotten when the worker's request ends. The frame may be another page's by now, and that one a victim too.
+    pub(crate) fn cancel_victim(
+        &self,
+        account: &Account,
+        worker: u16,
+        frame: FrameNo,
+        page: Likeness,
+    ) {
         let mut queue = account.victims.0.lock();
         if (queue.copies.get(&frame.0)).is_some_and(|copied| copied.likeness() == page)
             && let Some(copied) = queue.copies.remove(&frame.0)
         {
             queue.drop_cancelled();
-            self.free_slots(&[copied.stored]);
+            self.free_slots_for(worker, &[copied.stored]);
         }
     }
 
@@ -269,7 +275,7 @@ impl Shared {
                 continue;
             }
             // One that cannot be forgotten is not used again: it would come back as what it was.
-            if tier.store.outlives_the_map() && tier.store.invalidate(&own).is_err() {
+            if tier.store.wants_to_forget() && tier.store.invalidate(&own).is_err() {
                 tier.counts.write_errors.fetch_add(1, Ordering::Relaxed);
                 continue;
             }

@@ -3,6 +3,8 @@
 
 use thiserror::Error;
 
+use crate::handle::Ticket;
+
 /// Why there is no worker.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,6 +45,17 @@ pub enum PutResult {
     BadIndex,
     /// The source could not be read. A persistent page that was there is as it was.
     Fault,
+    /// The page's bytes are not those that its checksum was made of. What was there is as it was.
+    BadSum,
+}
+
+/// What tells one put of a page from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageMark {
+    /// The put's ticket.
+    pub ticket: Ticket,
+    /// The page's [checksum](crate::page_checksum).
+    pub checksum: u32,
 }
 
 /// What a get leaves behind.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Worker;
-use super::answers::{GetMode, GetResult};
+use super::answers::{GetMode, GetResult, PageMark};
 use crate::checksum;
 use crate::frames::Frames;
-use crate::handle::{ObjectId, PAGE_SIZE, PageBytes, PageIndex, PageSink};
+use crate::handle::{ObjectId, PAGE_SIZE, PageBytes, PageIndex, PageSink, Ticket};
 use crate::index::{Change, Entry, Found, Stored};
 use crate::pool::Pool;
 use crate::sys::Pin;
-use crate::tier::{Fetched, From, Tier};
+use crate::tier::{Fetched, From, LOWER, Lower, Tier};
 
 impl Worker {
     /// Delivers a page.
@@ -32,11 +32,28 @@ impl Worker {
             return GetResult::BadIndex;
         }
         let result = match mode {
-            GetMode::Copy => self.get_copy(pool, object, index, sink),
+            GetMode::Copy => self.get_copy(pool, object, index, sink).0,
             GetMode::Exclusive => self.get_exclusive(pool, object, index, sink),
         };
         self.count_get(pool, result);
         result
+    }
+
+    /// As [`get`](Self::get), [copying](GetMode::Copy); with what tells the put that the page is from.
+    pub fn get_marked(
+        &mut self,
+        pool: &Pool,
+        object: ObjectId,
+        index: PageIndex,
+        sink: &mut impl PageSink,
+    ) -> (GetResult, Option<PageMark>) {
+        self.check(pool);
+        if !pool.index.holds(object, index) {
+            return (GetResult::BadIndex, None);
+        }
+        let (result, mark) = self.get_copy(pool, object, index, sink);
+        self.count_get(pool, result);
+        (result, mark.filter(|_| result.is_hit()))
     }
 
     /// The tier that a page is in now, if it is anywhere but in the index. A page that is about to
@@ -53,6 +70,38 @@ impl Worker {
             | Entry::TakenFrame(_)
             | Entry::TakenSame { .. } => None,
         }
+    }
+
+    /// Tells the stores that these pages of an object will be got next, by this thread, so that the
+    /// way to those that are far is gone once. Returns how many such pages there are.
+    pub fn will_get(
+        &mut self,
+        pool: &Pool,
+        object: ObjectId,
+        indices: impl IntoIterator<Item = PageIndex>,
+    ) -> usize {
+        self.check(pool);
+        if !self.shared.is_tiered() {
+            return 0;
+        }
+        let mut slots: [Vec<(u32, u32)>; LOWER] = Default::default();
+        for index in indices {
+            if !pool.index.holds(object, index) {
+                continue;
+            }
+            if let Entry::Stored(stored) = pool.index.peek(&self.shared.frames, object, index) {
+                slots[stored.tier.number()].push((stored.slot, stored.checksum));
+            }
+        }
+        for lower in Lower::ALL {
+            let slots = &slots[lower.number()];
+            if let Some(tier) = self.shared.lower(lower)
+                && !slots.is_empty()
+            {
+                tier.store.will_read(slots);
+            }
+        }
+        slots.iter().map(Vec::len).sum()
     }
 
     /// Counts a get.
@@ -77,15 +126,24 @@ impl Worker {
         object: ObjectId,
         index: PageIndex,
         sink: &mut impl PageSink,
-    ) -> GetResult {
+    ) -> (GetResult, Option<PageMark>) {
+        let mut mark = None;
+        let mut is = |ticket, checksum| {
+            mark = Ticket::new(ticket).map(|ticket| PageMark { ticket, checksum });
+        };
         let result = loop {
             let frames = &self.shared.frames;
             let found = pool.index.find(frames, object, index, &mut self.freed);
             break match found {
                 Found::Missing => GetResult::Miss,
-                Found::Same(value) => deliver_same(value, sink),
+                Found::Same { value, ticket } => {
+                    is(ticket, checksum::of_same(value));
+                    deliver_same(value, sink)
+                }
                 Found::Damaged => GetResult::Corrupt,
                 Found::Frame(pin) => {
+                    let entry = pin.entry();
+                    is(entry.ticket(), entry.checksum.load(Ordering::Relaxed));
                     let result = deliver(&pin, sink);
                     self.hit(pool, &pin);
                     self.freed.extend(pin.unpin());
@@ -94,6 +152,9 @@ impl Worker {
                 Found::Stored(stored) => {
                     let place = (object, index);
                     let shared = &self.shared;
+                    // Right if the word is the same after the page was read.
+                    let slots = frames.mapping().slots(stored.tier);
+                    is(slots.ticket(stored.slot), stored.checksum);
                     match shared.fetch(pool, place, stored, &mut self.scratch) {
                         Fetched::Moved => continue,
                         Fetched::Damaged => GetResult::Corrupt,
@@ -103,7 +164,7 @@ impl Worker {
             };
         };
         self.give_back();
-        result
+        (result, mark)
     }
 
     /// Notes that a page in a frame was got.

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A worker: the one way to put, get and flush pages. One for each thread.
 
+mod ahead;
 mod answers;
 mod flush;
 mod get;
+mod list;
 mod put;
 mod take;
 
 use std::sync::Arc;
 
-pub use answers::{FlushResult, GetMode, GetResult, PutResult, WorkerError};
+pub use answers::{FlushResult, GetMode, GetResult, PageMark, PutResult, WorkerError};
 
 use crate::counters::Stripe;
 use crate::handle::{PAGE_SIZE, PageBytes};
@@ -61,6 +63,18 @@ impl Worker {
         self.number
     }
 
+    /// Begins with a request of several puts, takes or flushes. What they forget of a tier that outlives
+    /// the host is forgotten together, with [`end_request`](Self::end_request); until that has returned,
+    /// a reboot of the host may bring it back.
+    pub fn begin_request(&mut self) {
+        self.shared.begin_request(self.number);
+    }
+
+    /// Ends a request: it can be answered after this.
+    pub fn end_request(&mut self) {
+        self.shared.end_request(self.number);
+    }
+
     /// Frees and counts an entry that is no longer in the index.
     fn remove(&mut self, pool: &Pool, old: Entry) {
         let mut removed = Removed::default();
@@ -110,6 +124,7 @@ impl Drop for Worker {
         if self.taking.is_some() {
             self.abort_taken();
         }
+        self.shared.end_request(self.number);
         self.shared.limbo.give_journal(self.journal);
         self.freed.extend(self.hand.take());
         self.shared.free.give_all(&mut self.freed);

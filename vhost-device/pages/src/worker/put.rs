@@ -12,7 +12,7 @@
 //! bytes that were there, with a checksum that fits them.
 
 use super::Worker;
-use super::answers::PutResult;
+use super::answers::{PageMark, PutResult};
 use crate::checksum;
 use crate::frames::Prepared;
 use crate::handle::{ObjectId, PageIndex, PageSource, Ticket};
@@ -42,7 +42,32 @@ impl Worker {
         ticket: Ticket,
         source: &impl PageSource,
     ) -> PutResult {
-        let result = self.try_put(pool, object, index, ticket, source);
+        self.put_checked(pool, (object, index, ticket), None, source)
+    }
+
+    /// As [`put`](Self::put), if the page that is read has this [checksum](crate::page_checksum), and
+    /// [`PutResult::BadSum`] if not.
+    pub fn put_summed(
+        &mut self,
+        pool: &Pool,
+        object: ObjectId,
+        index: PageIndex,
+        mark: PageMark,
+        source: &impl PageSource,
+    ) -> PutResult {
+        let PageMark { ticket, checksum } = mark;
+        self.put_checked(pool, (object, index, ticket), Some(checksum), source)
+    }
+
+    #[inline]
+    fn put_checked(
+        &mut self,
+        pool: &Pool,
+        page: (ObjectId, PageIndex, Ticket),
+        expected: Option<u32>,
+        source: &impl PageSource,
+    ) -> PutResult {
+        let result = self.try_put(pool, page, expected, source);
         let in_hand = u32::from(self.hand.is_some());
         self.shared.free.note_in_hand(self.number, in_hand);
         result
@@ -52,9 +77,8 @@ impl Worker {
     fn try_put(
         &mut self,
         pool: &Pool,
-        object: ObjectId,
-        index: PageIndex,
-        ticket: Ticket,
+        (object, index, ticket): (ObjectId, PageIndex, Ticket),
+        expected: Option<u32>,
         source: &impl PageSource,
     ) -> PutResult {
         if !pool.index.holds(object, index) {
@@ -79,13 +103,17 @@ impl Worker {
             self.hold(frame);
             return PutResult::Fault;
         }
+        if expected.is_some_and(|expected| checksum::of(bytes) != expected) {
+            self.hold(frame);
+            return PutResult::BadSum;
+        }
         if let Some(value) = checksum::same_filled(bytes)
             && pool.takes_same_filled()
         {
             self.hold(frame);
             return self.put_same(&page, value);
         }
-        let checksum = checksum::of(bytes);
+        let checksum = expected.unwrap_or_else(|| checksum::of(bytes));
         let ephemeral = pool.is_ephemeral();
         if !ephemeral && !self.has_room_despite_promises(&page) {
             self.hold(frame);
@@ -228,7 +256,8 @@ impl Worker {
             PutResult::RefusedFull
             | PutResult::RefusedFrozen
             | PutResult::BadIndex
-            | PutResult::Fault => stripe.add_refused(1),
+            | PutResult::Fault
+            | PutResult::BadSum => stripe.add_refused(1),
         }
         self.leave(pool, old);
     }

@@ -127,7 +127,9 @@ impl Worker {
         if taken > 0 {
             let shared = &*self.shared;
             let journal: &Journal = &shared.frames.mapping().journals()[self.journal as usize];
+            shared.begin_request(self.number);
             shared.end_journal(journal, end, self.number, &mut self.freed);
+            shared.end_request(self.number);
             self.give_back();
         }
     }

@@ -302,7 +302,7 @@ impl ModelPool {
             PutResult::RefusedFull | PutResult::RefusedFrozen => {
                 self.remove(guest, key);
             }
-            PutResult::Stale | PutResult::BadIndex | PutResult::Fault => {}
+            PutResult::Stale | PutResult::BadIndex | PutResult::Fault | PutResult::BadSum => {}
         }
     }
 

@@ -13,7 +13,7 @@ use tmem_frontend::Random;
 use tmem_pages::slots::Durability;
 use tmem_pages::{Engine, PAGE_SIZE, PageBytes, Step, Tier};
 
-use super::Store;
+use super::{BATCH, Store};
 use crate::tiers::Scale;
 use crate::tiers::stand::{Size, Stand, rate, slot_file};
 use crate::{Error, Result};
@@ -100,8 +100,8 @@ impl Store for Ours {
     }
 
     fn put_all(&mut self, pages: &[(u32, u64)], _page: &mut PageBytes) -> Result<()> {
-        let mut pages = pages.iter();
-        pages.try_for_each(|(number, version)| self.stand.put_version(*number, *version))
+        let mut requests = pages.chunks(BATCH);
+        requests.try_for_each(|request| self.stand.put_request(request))
     }
 
     fn get_for(&mut self, next: &mut dyn FnMut() -> u32, time: Duration) -> Result<f64> {

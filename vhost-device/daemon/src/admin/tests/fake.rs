@@ -5,6 +5,8 @@
 // Named by their paths, so that they are found wherever this file is included from.
 #[path = "fake/figures.rs"]
 mod figures;
+#[path = "fake/stores.rs"]
+mod stores;
 #[path = "fake/tiers.rs"]
 pub(crate) mod tiers;
 
@@ -20,7 +22,7 @@ use tmem_admin_api::{
     WorkerEnd,
 };
 
-use super::{AdminSource, RequestError, TierAdmin, TierError};
+use super::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
 use tiers::FakeTiers;
 
 /// Answers always the same, except that each look at the counters finds a second and 1000 puts of
@@ -431,5 +433,9 @@ impl AdminSource for FakeSource {
 
     fn tier_admin(&self) -> Option<&dyn TierAdmin> {
         self.tiers.as_ref().map(|tiers| tiers as &dyn TierAdmin)
+    }
+
+    fn store_admin(&self) -> Option<&dyn StoreAdmin> {
+        self.tiers.as_ref().map(|tiers| tiers as &dyn StoreAdmin)
     }
 }

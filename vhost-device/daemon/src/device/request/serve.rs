@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tmem_abi::{BATCH_PAGES_MAX, ResponseHeader, result, status};
 use tmem_admin_api::Op;
 use tmem_pages::trace;
-use tmem_pages::{FlushResult, GetMode, GetResult, Guest, Pool, PutResult, Worker};
+use tmem_pages::{
+    FlushResult, GetMode, GetResult, Guest, ObjectId, PageIndex, Pool, PutResult, Worker,
+};
 use vm_memory::GuestMemoryMmap;
 
 use super::pages::PageWalk;
@@ -155,6 +157,50 @@ pub fn begin<'a>(
     })
 }
 
+/// Pages of one object that are about to be got.
+#[derive(Debug)]
+pub(crate) struct Foreseen {
+    pool: Arc<Pool>,
+    object: ObjectId,
+    indices: Vec<PageIndex>,
+}
+
+impl Foreseen {
+    /// Those of the request that `slot.chain` holds, if it is a GET. Nothing is answered, and nothing is
+    /// changed that the guest can see.
+    pub(crate) fn of(mem: &GuestMemoryMmap, slot: &mut Slot, guest: &Guest) -> Option<Self> {
+        let Slot { chain, list, .. } = slot;
+        let Parsed { request, .. } = parse(mem, chain, Lane::Get, list).ok()?;
+        let Action::Get { pages, .. } = request.action else {
+            return None;
+        };
+        let indices = (0..pages.count()).map(|nth| pages.index(nth, list));
+        Some(Self {
+            pool: guest.pool(request.pool)?,
+            object: request.object,
+            indices: indices.collect(),
+        })
+    }
+
+    /// Adds those of another request, if they are of the same object.
+    pub(crate) fn add(&mut self, more: &Self) -> bool {
+        let same = self.object == more.object && Arc::ptr_eq(&self.pool, &more.pool);
+        if same {
+            self.indices.extend(&more.indices);
+        }
+        same
+    }
+
+    pub(crate) fn pages(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Tells the tiers.
+    pub(crate) fn tell(self, worker: &mut Worker) {
+        worker.will_get(&self.pool, self.object, self.indices);
+    }
+}
+
 impl Job<'_> {
     /// It takes so long that requests served before it should not wait for its end.
     #[must_use]
@@ -242,11 +288,31 @@ impl Job<'_> {
 
     /// Deals with the next pages, at most a chunk of them. Returns whether that was all.
     pub fn step(&mut self, mem: &GuestMemoryMmap, worker: &mut Worker) -> bool {
+        let forgets = !matches!(
+            self.request.action,
+            Action::Get {
+                exclusive: false,
+                ..
+            }
+        );
+        if forgets {
+            worker.begin_request();
+        }
+        let done = self.step_within(mem, worker);
+        if forgets && done {
+            worker.end_request();
+        }
+        done
+    }
+
+    fn step_within(&mut self, mem: &GuestMemoryMmap, worker: &mut Worker) -> bool {
         let object = self.request.object;
         match self.request.action {
             Action::Put(ticket, pages) => {
                 for nth in self.chunk(pages) {
-                    let index = pages.index(nth, self.list);
+                    let index = |nth| pages.index(nth, self.list);
+                    worker.look_ahead(self.pool, (nth, pages.count()), index);
+                    let index = index(nth);
                     let code = match self.walk.next(mem, self.data) {
                         Some(page) => put_code(worker.put(self.pool, object, index, ticket, &page)),
                         None => result::IO_ERROR,
@@ -257,7 +323,9 @@ impl Job<'_> {
             }
             Action::Get { pages, exclusive } => {
                 for nth in self.chunk(pages) {
-                    let index = pages.index(nth, self.list);
+                    let index = |nth| pages.index(nth, self.list);
+                    worker.look_ahead(self.pool, (nth, pages.count()), index);
+                    let index = index(nth);
                     let code = match self.walk.next(mem, self.data) {
                         Some(mut page) => {
                             let mut get = || {
@@ -411,7 +479,7 @@ const fn put_code(put: PutResult) -> u8 {
         PutResult::RefusedFrozen => result::REFUSED_FROZEN,
         PutResult::Stale => result::STALE,
         PutResult::BadIndex => result::BAD_INDEX,
-        PutResult::Fault => result::IO_ERROR,
+        PutResult::Fault | PutResult::BadSum => result::IO_ERROR,
     }
 }
 

@@ -93,6 +93,22 @@ pub(super) const TALK: &[c_long] = &[
     libc::SYS_fcntl,
 ];
 
+/// What a thread that reads and writes pages on stores calls besides: a runtime of its own, connecting,
+/// and bytes, but no descriptors. Which sockets it may make, `rules` says.
+pub(super) const CONNECT: &[c_long] = &[
+    libc::SYS_connect,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_shutdown,
+    libc::SYS_getsockopt,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_fcntl,
+    libc::SYS_epoll_create1,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+];
+
 /// What a vhost-user message may ask of its receiver, besides talk.
 pub(super) const SERVE: &[c_long] = &[
     libc::SYS_ftruncate,

@@ -8,8 +8,11 @@
 //!       ├ Connection   talks on its socket and maps what it is sent
 //!       ├ Admin        accepts and talks
 //!       ├ Queue        memory, event descriptors, waiting, the tiers' files
-//!       └ Mover        the same, without a guest
+//!       ├ Mover        the same, without a guest
+//!       └ Stores       the same, and talks on sockets that it connects
 //! ```
+//! Where there are stores to be connected to, Queue and Mover do that too.
+//!
 //! Filters add up: a call must please all of them. One that a filter does not know ends the process
 //! (SIGSYS), since it comes from a defect or from an attacker, and a worker is started anew. The
 //! kernel logs its number: `type=1326 … syscall=N` in the audit log or `dmesg`. `--sandbox none` runs
@@ -28,7 +31,7 @@ use seccompiler::{
 };
 
 use self::rules::Rules;
-use super::{Absent, Error, Layer, Mode, State};
+use super::{Absent, Error, Layer, Mode, Reach, State};
 
 /// What a worker's thread is for, and so what it may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +46,32 @@ pub enum ThreadKind {
     Admin,
     /// Moves pages between tiers.
     Mover,
+    /// Watches the stores of the remote tier, and repairs what lies on them.
+    Stores,
 }
+
+/// Which sockets may be connected.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streams {
+    tcp: bool,
+    unix: bool,
+}
+
+impl Streams {
+    fn of(reach: Option<&Reach>) -> Self {
+        reach.map_or_else(Self::default, |reach| Self {
+            tcp: !reach.ports.is_empty(),
+            unix: !reach.folders.is_empty(),
+        })
+    }
+
+    const fn any(self) -> bool {
+        self.tcp || self.unix
+    }
+}
+
+/// Those of this process, once it is a worker in its sandbox: its threads follow from that.
+static STREAMS: OnceLock<Streams> = OnceLock::new();
 
 thread_local! {
     /// What this thread has narrowed itself to.
@@ -83,13 +111,14 @@ pub fn enter_thread(mode: Mode, kind: ThreadKind) -> Result<(), Error> {
 
 /// The filter of a kind of thread, made once for the process.
 fn program(kind: ThreadKind) -> Result<Option<&'static BpfProgram>, Absent> {
-    static PROGRAMS: [OnceLock<BpfProgram>; 4] = [const { OnceLock::new() }; 4];
+    static PROGRAMS: [OnceLock<BpfProgram>; 5] = [const { OnceLock::new() }; 5];
     let cell = match kind {
         ThreadKind::Control => return Ok(None),
         ThreadKind::Connection => &PROGRAMS[0],
         ThreadKind::Queue => &PROGRAMS[1],
         ThreadKind::Admin => &PROGRAMS[2],
         ThreadKind::Mover => &PROGRAMS[3],
+        ThreadKind::Stores => &PROGRAMS[4],
     };
     if cell.get().is_none() {
         let program = thread_rules(kind)
@@ -110,9 +139,16 @@ fn thread_rules(kind: ThreadKind) -> Result<Rules, BackendError> {
     rules::plain_memory(&mut rules)?;
     rules::own_signals(&mut rules)?;
     match kind {
-        ThreadKind::Queue | ThreadKind::Control | ThreadKind::Mover => {
+        ThreadKind::Queue | ThreadKind::Control | ThreadKind::Mover | ThreadKind::Stores => {
             rules::always(&mut rules, &[calls::STORE]);
-            rules::ask_for_descriptor(&mut rules)?;
+            let streams = STREAMS.get().copied().unwrap_or_default();
+            if streams.any() {
+                rules::always(&mut rules, &[calls::CONNECT]);
+                rules::streams(&mut rules, streams.tcp, streams.unix)?;
+                rules::stream_options(&mut rules)?;
+            } else {
+                rules::ask_for_descriptor(&mut rules)?;
+            }
         }
         ThreadKind::Connection => {
             rules::always(&mut rules, &[calls::TALK, calls::SERVE]);
@@ -125,7 +161,7 @@ fn thread_rules(kind: ThreadKind) -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-fn worker_rules() -> Result<Rules, BackendError> {
+fn worker_rules(streams: Streams) -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
     rules::always(&mut rules, &[calls::THREAD, calls::THREAD_OLD]);
     rules::always(&mut rules, &[calls::REFUSED, calls::REFUSED_OLD]);
@@ -138,11 +174,17 @@ fn worker_rules() -> Result<Rules, BackendError> {
     rules::own_signals(&mut rules)?;
     rules::threads(&mut rules)?;
     rules::own_limits(&mut rules)?;
+    if streams.any() {
+        rules::always(&mut rules, &[calls::CONNECT]);
+        rules::streams(&mut rules, streams.tcp, streams.unix)?;
+    }
     Ok(rules)
 }
 
-fn keeper_rules() -> Result<Rules, BackendError> {
+fn keeper_rules(streams: Streams) -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
+    // Of its workers; it has Unix sockets of its own in any case.
+    rules::streams(&mut rules, streams.tcp, false)?;
     rules::threads(&mut rules)?;
     rules::processes(&mut rules)?;
     rules::loaders_memory(&mut rules)?;
@@ -158,20 +200,22 @@ fn keeper_rules() -> Result<Rules, BackendError> {
 }
 
 /// Leaves the keeper, and what it starts, the calls of the keeper.
-pub(super) fn restrict_keeper() -> Result<State, Absent> {
+pub(super) fn restrict_keeper(reach: Option<&Reach>) -> Result<State, Absent> {
     let mut refused = Rules::new();
     rules::refused_options(&mut refused, true).map_err(uncompiled)?;
-    restrict(refused, keeper_rules())
+    restrict(refused, keeper_rules(Streams::of(reach)))
 }
 
 /// Leaves a worker the calls of a worker.
-pub(super) fn restrict_worker() -> Result<State, Absent> {
+pub(super) fn restrict_worker(reach: Option<&Reach>) -> Result<State, Absent> {
+    // A process becomes a worker once.
+    let streams = *STREAMS.get_or_init(|| Streams::of(reach));
     let mut refused = Rules::new();
     rules::always(&mut refused, &[calls::REFUSED, calls::REFUSED_OLD]);
     rules::stat_by_path(&mut refused)
         .and_then(|()| rules::refused_options(&mut refused, false))
         .map_err(uncompiled)?;
-    restrict(refused, worker_rules())
+    restrict(refused, worker_rules(streams))
 }
 
 fn restrict(refused: Rules, allowed: Result<Rules, BackendError>) -> Result<State, Absent> {

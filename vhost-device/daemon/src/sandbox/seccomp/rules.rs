@@ -18,6 +18,9 @@ const NAMESPACES: c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
+/// Flags that stand beside a socket's type.
+const SOCKET_FLAGS: c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+
 /// What the standard library sets on a descriptor, and a look at whether it is a terminal.
 const IOCTLS: [u64; 3] = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS];
 
@@ -133,6 +136,42 @@ pub(super) fn processes(rules: &mut Rules) -> Result<(), BackendError> {
     rules.insert(libc::SYS_prlimit64, Vec::new());
     rules.insert(libc::SYS_tgkill, Vec::new());
     Ok(())
+}
+
+/// Stream sockets that may be connected, by TCP, to a socket's file, or both.
+pub(super) fn streams(rules: &mut Rules, tcp: bool, unix: bool) -> Result<(), BackendError> {
+    let tcp_families: &[c_int] = if tcp {
+        &[libc::AF_INET, libc::AF_INET6]
+    } else {
+        &[]
+    };
+    let unix_families: &[c_int] = if unix { &[libc::AF_UNIX] } else { &[] };
+    for family in tcp_families.iter().chain(unix_families) {
+        let family = equal(0, u64::from(family.unsigned_abs()))?;
+        // Any flags, but no other type and no other protocol than the usual one.
+        let kind = SeccompCondition::new(
+            1,
+            SeccompCmpArgLen::Qword,
+            SeccompCmpOp::MaskedEq(!u64::from(SOCKET_FLAGS.unsigned_abs())),
+            u64::from(libc::SOCK_STREAM.unsigned_abs()),
+        )?;
+        only(rules, libc::SYS_socket, vec![family, kind, equal(2, 0)?])?;
+    }
+    Ok(())
+}
+
+/// Options of sockets and of TCP, no others.
+pub(super) fn stream_options(rules: &mut Rules) -> Result<(), BackendError> {
+    for level in [libc::SOL_SOCKET, libc::IPPROTO_TCP] {
+        let level = equal(1, u64::from(level.unsigned_abs()))?;
+        only(rules, libc::SYS_setsockopt, vec![level])?;
+    }
+    // A runtime wakes itself through a pair.
+    only(
+        rules,
+        libc::SYS_socketpair,
+        vec![equal(0, u64::from(libc::AF_UNIX.unsigned_abs()))?],
+    )
 }
 
 /// Everything that an `ioctl` or `prctl` could be asked for beyond what a worker, or else the keeper,

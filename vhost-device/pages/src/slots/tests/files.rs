@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::medium::{FileMedium, Medium};
 use super::super::recover::{self, Setup, boot_id};
-use super::super::{Durability, Mode, Opened, OpenedAs, SlotError, SlotFile};
+use super::super::{Durability, Mode, Opened, OpenedAs, SlotError, SlotFile, SlotHeader};
 use super::{header, page, pool, setup};
 use crate::handle::PAGE_SIZE;
 
@@ -226,4 +226,26 @@ fn file_of_memory_needs_no_path() {
     slots.invalidate(&[39_999]).unwrap();
     assert!(!taken(), "its memory was not given back");
     assert_ne!(slots.id(), SlotFile::memory(1).unwrap().id());
+}
+
+#[test]
+fn page_that_its_map_finds_has_a_header_only_where_that_outlives_the_map() {
+    for durability in [Durability::Process, Durability::Host] {
+        let (_folder, path) = folder();
+        let (slots, _) = open(&path, durability).unwrap();
+        slots.put_pool(1, &pool("guest", 1)).unwrap();
+        let (named, page) = (header(5, 1, 1), page(5));
+        let mapped = SlotHeader { flags: 0, ..named };
+        let host = durability == Durability::Host;
+        slots.write(&[(3, &mapped, &page)]).unwrap();
+        assert_eq!(slots.header(3).unwrap(), host.then_some(mapped));
+        let mut read = [0; PAGE_SIZE];
+        slots.read(3, &mut read).unwrap();
+        assert_eq!(read, page);
+        // One that has a header is not taken for the next page of its slot.
+        slots.write(&[(3, &named, &page)]).unwrap();
+        assert_eq!(slots.header(3).unwrap(), Some(named));
+        slots.write(&[(3, &mapped, &page)]).unwrap();
+        assert_eq!(slots.header(3).unwrap(), host.then_some(mapped));
+    }
 }

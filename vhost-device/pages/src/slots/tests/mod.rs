@@ -81,7 +81,7 @@ fn header(number: u64, pool_slot: u32, pool_serial: u32) -> SlotHeader {
         index: PageIndex(half),
         ticket: Ticket::new(number % Ticket::LIMIT).unwrap(),
         checksum: checksum::of(&page(number)),
-        flags: half ^ 0x55,
+        flags: (half ^ 0x55) | SlotHeader::BY_HEADER,
     }
 }
 

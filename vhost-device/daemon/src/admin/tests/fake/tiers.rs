@@ -7,8 +7,8 @@ use std::sync::Mutex;
 
 use tmem_admin_api::{
     FaultsRequest, GuestMemory, LimitsRequest, Link, LinkClearRequest, LinkDirection,
-    LinkDirections, LinkRequest, PAGE_BYTES, Policy, PolicyRequest, Promises, TaskKind, TaskState,
-    TaskStatus, Tier, TierName, TierState, TraceStatus, Watermarks, WatermarksRequest,
+    LinkDirections, LinkRequest, PAGE_BYTES, Policy, PolicyRequest, Promises, Store, TaskKind,
+    TaskState, TaskStatus, Tier, TierName, TierState, TraceStatus, Watermarks, WatermarksRequest,
 };
 
 use super::figures::{DRAM_PAGES, guests, link, links, tiers};
@@ -30,6 +30,7 @@ struct State {
     guests: BTreeMap<String, GuestMemory>,
     grants: BTreeMap<String, u64>,
     links: Vec<Link>,
+    stores: Vec<Store>,
     overcommit: bool,
     trace_dir: bool,
 }
@@ -43,6 +44,7 @@ impl Default for FakeTiers {
             guests: guests(),
             grants: grants.map(|(name, pages)| (name.into(), pages)).into(),
             links: links(),
+            stores: super::stores::stores(),
             overcommit: false,
             trace_dir: true,
         };
@@ -109,7 +111,18 @@ impl FakeTiers {
         Ok(())
     }
 
-    fn begin(&self, kind: TaskKind, subject: &str, total_pages: u64) -> TaskStatus {
+    pub(super) fn on_stores<T>(&self, act: impl FnOnce(&mut Vec<Store>) -> T) -> T {
+        act(&mut self.state.lock().unwrap().stores)
+    }
+
+    pub(super) fn last_task(&self, kind: TaskKind, subject: &str) -> Option<TaskStatus> {
+        let state = self.state.lock().unwrap();
+        let mut tasks = state.tasks.iter().rev();
+        let task = tasks.find(|task| (task.kind, &*task.subject) == (kind, subject));
+        task.cloned()
+    }
+
+    pub(super) fn begin(&self, kind: TaskKind, subject: &str, total_pages: u64) -> TaskStatus {
         let mut state = self.state.lock().unwrap();
         let task = TaskStatus {
             id: state.tasks.len() as u64 + 1,
@@ -249,7 +262,7 @@ impl TierAdmin for FakeTiers {
             task.took_ms += 100;
             let bound = match task.kind {
                 TaskKind::Reclaim => freeable.min(task.total_pages),
-                TaskKind::Resize | TaskKind::Drain => task.total_pages,
+                _ => task.total_pages,
             };
             task.done_pages = bound.min(task.done_pages + bound.div_ceil(3));
             if task.done_pages == bound {
