@@ -384,7 +384,9 @@ impl Mover {
         });
         let mut moved = false;
         let change = |old: Entry| {
-            if !written || old != Entry::Stored(stored) {
+            // The slot may have been another page's when its ticket was read.
+            let same = || mapping.slots(stored.tier).ticket(stored.slot) == ticket;
+            if !written || old != Entry::Stored(stored) || !same() {
                 return Change::Keep;
             }
             moved = true;

@@ -102,12 +102,14 @@ impl Shared {
     ) -> Option<OwnedFrame> {
         let table = self.frames.mapping().slots(stored.tier);
         let number = frame.number();
-        let ticket = table.ticket(stored.slot);
+        let mut ticket = 0;
         let mut frame = Some(frame);
         let come_back = |old: Entry| {
             if old != Entry::Stored(stored) {
                 return Change::Keep;
             }
+            // Only now: the slot may have been another page's since the page was read.
+            ticket = table.ticket(stored.slot);
             let ticket = Ticket::new(ticket).unwrap_or(Ticket::MIN);
             (frame.take()).map_or(Change::Keep, |frame| {
                 Change::Frame(Prepared {
