@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Block I/O descriptors as owned values: a [`Bio`] is ended exactly once, by whoever holds it.
 
-use crate::{ffi, wire};
+use crate::{disk, ffi, wire};
 use core::ptr::{self, NonNull};
 use kernel::bindings;
 
@@ -24,7 +24,7 @@ impl Bio {
         NonNull::new(raw).map(Self)
     }
 
-    fn raw(&self) -> *mut bindings::bio {
+    pub(crate) fn raw(&self) -> *mut bindings::bio {
         self.0.as_ptr()
     }
 
@@ -51,6 +51,12 @@ impl Bio {
     pub(crate) fn index(&self) -> u32 {
         // SAFETY: the bio is ours and alive.
         unsafe { ((*self.raw()).bi_iter.bi_sector >> SECTORS_SHIFT) as u32 }
+    }
+
+    /// Which of its device's disks the bio is for.
+    pub(crate) fn area(&self) -> u32 {
+        // SAFETY: the bio is ours and alive, and so is its disk.
+        unsafe { disk::area_of((*(*self.raw()).bi_bdev).bd_disk) }
     }
 
     /// The memory of a read or write, piece by piece.
@@ -169,6 +175,17 @@ impl BioList {
     /// Sum of the bios' pages.
     pub(crate) fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// Whether each bio begins where the one before it ends.
+    pub(crate) fn is_run(&self) -> bool {
+        let mut run = true;
+        let mut next = None;
+        self.for_each(|bio| {
+            run &= next.is_none_or(|next| next == bio.index());
+            next = Some(bio.index().wrapping_add(bio.pages()));
+        });
+        run
     }
 
     /// Adds at the end.

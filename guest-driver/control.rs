@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The control queue, one request at a time, and the event queue.
+//!
+//! While the device is being reset the control queue is closed, and a command that was under way ends
+//! with `EAGAIN`. It opens in two steps: first for the one who introduces the driver anew, then for all.
 
 use crate::{
     ffi::{self, Virtqueue},
@@ -11,6 +14,7 @@ use core::ptr;
 use kernel::{
     bindings, new_mutex,
     prelude::*,
+    static_lock_class,
     sync::{Arc, Mutex},
     types::Opaque,
 };
@@ -27,12 +31,27 @@ struct Exchange {
     response: [u8; wire::ControlResponse::SIZE],
 }
 
+/// Who may send control requests.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub(crate) enum Gate {
+    /// Nobody, ever.
+    Dead,
+    /// Nobody, until the device has been reset.
+    Closed,
+    /// Whoever introduces the driver to the device.
+    Opening,
+    Open,
+}
+
 /// The virtqueue of control requests.
 struct Ring {
+    /// Null while the device has no virtqueues.
     vq: *mut Virtqueue,
     /// The device has the exchange.
     busy: bool,
-    dead: bool,
+    /// A reset took the exchange back without an answer.
+    aborted: bool,
+    gate: Gate,
 }
 
 // SAFETY: the virtqueue is used under its lock only.
@@ -54,17 +73,18 @@ impl Control {
     ///
     /// # Safety
     ///
-    /// `vq` stays valid until [`Control::kill`] has returned.
+    /// `vq` stays valid until [`Control::shut`] has returned.
     pub(crate) unsafe fn new(vq: *mut Virtqueue) -> Result<Pin<KBox<Self>>> {
         let exchange = KBox::new(Opaque::zeroed(), GFP_KERNEL)?;
         let ring = Ring {
             vq,
             busy: false,
-            dead: false,
+            aborted: false,
+            gate: Gate::Opening,
         };
         KBox::pin_init(
             pin_init!(Self {
-                ring: IrqLock::new(ring),
+                ring: IrqLock::new(ring, static_lock_class!()),
                 answered <- Event::new(),
                 exchange <- new_mutex!(exchange),
             }),
@@ -72,17 +92,27 @@ impl Control {
         )
     }
 
-    /// Sends a request and sleeps until its answer. `ETIMEDOUT` without one: the queue is then of
-    /// no use until the device is reset. `EIO`: the ring is broken or its owner gone.
-    pub(crate) fn command(&self, request: &wire::ControlRequest) -> Result<wire::ControlResponse> {
+    /// Sends a request and sleeps until its answer. `opening` tells that the caller introduces the
+    /// driver. `EAGAIN`: the device is being reset. `ETIMEDOUT`: no answer; the queue is then of no use
+    /// until the device is reset. `EIO`: the ring is broken or its owner gone.
+    pub(crate) fn command(
+        &self,
+        request: &wire::ControlRequest,
+        opening: bool,
+    ) -> Result<wire::ControlResponse> {
         let exchange = self.exchange.lock();
         let mut table = [bindings::scatterlist::default(); 2];
         let [out, input] = &mut table;
         {
             let mut ring = self.ring.lock();
-            if ring.dead || ring.busy {
+            let least = if opening { Gate::Opening } else { Gate::Open };
+            if ring.gate == Gate::Dead {
                 return Err(EIO);
+            } else if ring.gate < least || ring.busy {
+                return Err(EAGAIN);
             }
+            // Of an exchange that nobody waited for any more.
+            ring.aborted = false;
             let frame = exchange.get();
             // SAFETY: the device does not have the exchange, and its mutex is held. It is heap
             // memory that lives until the queue is dead.
@@ -114,10 +144,20 @@ impl Control {
                 }
             }
         }
-        if !self.answered.wait(TIMEOUT_MS) {
-            // A late answer would be taken for that of the next request.
-            self.kill();
-            return Err(ETIMEDOUT);
+        loop {
+            let in_time = self.answered.wait(TIMEOUT_MS);
+            let mut ring = self.ring.lock();
+            if core::mem::take(&mut ring.aborted) {
+                return Err(EAGAIN);
+            }
+            if !ring.busy {
+                break;
+            }
+            if !in_time {
+                // A late answer would be taken for that of the next request.
+                ring.gate = ring.gate.min_with(Gate::Closed);
+                return Err(ETIMEDOUT);
+            }
         }
         // SAFETY: the device has given the exchange back.
         let response = unsafe { (&raw const (*exchange.get()).response).read_volatile() };
@@ -127,7 +167,7 @@ impl Control {
     /// Serves an interrupt.
     pub(crate) fn interrupt(&self) {
         let mut ring = self.ring.lock();
-        if ring.dead {
+        if ring.gate < Gate::Opening {
             return;
         }
         let mut len = 0;
@@ -138,23 +178,63 @@ impl Control {
         }
     }
 
-    /// Lets nobody use the virtqueue any more.
-    pub(crate) fn kill(&self) {
-        self.ring.lock().dead = true;
+    /// Lets nobody use the virtqueue until it is resumed, or, with [`Gate::Dead`], ever.
+    pub(crate) fn shut(&self, gate: Gate) {
+        let mut ring = self.ring.lock();
+        ring.gate = ring.gate.min_with(gate);
     }
 
     /// Takes the exchange back from a device that has been reset.
     pub(crate) fn drain(&self) {
-        let ring = self.ring.lock();
-        // SAFETY: the virtqueue exists until the caller deletes it, and nobody else uses it.
-        while !unsafe { ffi::virtqueue_detach_unused_buf(ring.vq) }.is_null() {}
+        let mut ring = self.ring.lock();
+        if !ring.vq.is_null() {
+            // SAFETY: the virtqueue exists until the caller deletes it, and nobody else uses it.
+            while !unsafe { ffi::virtqueue_detach_unused_buf(ring.vq) }.is_null() {}
+        }
+        ring.vq = ptr::null_mut();
+        if core::mem::take(&mut ring.busy) {
+            ring.aborted = true;
+            self.answered.wake();
+        }
+    }
+
+    /// Goes on with another virtqueue, for whoever introduces the driver.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Control::new`]; the old virtqueue was drained.
+    pub(crate) unsafe fn resume(&self, vq: *mut Virtqueue) {
+        let mut ring = self.ring.lock();
+        ring.vq = vq;
+        if ring.gate == Gate::Closed {
+            ring.gate = Gate::Opening;
+        }
+    }
+
+    /// Lets everybody send requests.
+    pub(crate) fn open(&self) {
+        let mut ring = self.ring.lock();
+        if ring.gate == Gate::Opening {
+            ring.gate = Gate::Open;
+        }
+    }
+}
+
+impl Gate {
+    fn min_with(self, other: Self) -> Self {
+        if other < self {
+            other
+        } else {
+            self
+        }
     }
 }
 
 struct EventRing {
+    /// Null while the device has no virtqueues.
     vq: *mut Virtqueue,
     buffers: KBox<[Opaque<[u8; wire::Event::SIZE]>; EVENT_BUFFERS]>,
-    dead: bool,
+    paused: bool,
 }
 
 // SAFETY: the virtqueue is used under its lock only.
@@ -171,32 +251,38 @@ impl Events {
     ///
     /// # Safety
     ///
-    /// `vq` stays valid until [`Events::kill`] has returned.
+    /// `vq` stays valid until [`Events::pause`] has returned.
     pub(crate) unsafe fn new(vq: *mut Virtqueue, stats: Arc<Stats>) -> Result<Self> {
         let buffers = KBox::new([const { Opaque::zeroed() }; EVENT_BUFFERS], GFP_KERNEL)?;
         Ok(Self {
-            ring: IrqLock::new(EventRing {
-                vq,
-                buffers,
-                dead: false,
-            }),
+            ring: IrqLock::new(
+                EventRing {
+                    vq,
+                    buffers,
+                    paused: false,
+                },
+                static_lock_class!(),
+            ),
             stats,
         })
     }
 
-    /// Gives the device all buffers; once, when it is ready.
+    /// Gives the device all buffers; once after each reset, when it is ready.
     pub(crate) fn post_all(&self) {
         let mut ring = self.ring.lock();
+        if ring.paused {
+            return;
+        }
         for nth in 0..EVENT_BUFFERS {
             ring.post(nth);
         }
         ring.kick();
     }
 
-    /// Serves an interrupt: records and logs each event.
-    pub(crate) fn interrupt(&self) {
+    /// Serves an interrupt: records and logs each event, and hands it to `each`, under a lock.
+    pub(crate) fn interrupt(&self, each: impl Fn(&wire::Event)) {
         let mut ring = self.ring.lock();
-        if ring.dead {
+        if ring.paused {
             return;
         }
         let mut seen = false;
@@ -212,7 +298,9 @@ impl Events {
                 // SAFETY: the device has given the buffer back.
                 let bytes = unsafe { buffer.get().read_volatile() };
                 if len as usize >= wire::Event::SIZE {
-                    self.record(&wire::Event::from_bytes(&bytes));
+                    let event = wire::Event::from_bytes(&bytes);
+                    self.record(&event);
+                    each(&event);
                 }
             }
             ring.post(nth);
@@ -248,16 +336,30 @@ impl Events {
         }
     }
 
-    /// Lets nobody use the virtqueue any more.
-    pub(crate) fn kill(&self) {
-        self.ring.lock().dead = true;
+    /// Lets nobody use the virtqueue until it is resumed.
+    pub(crate) fn pause(&self) {
+        self.ring.lock().paused = true;
     }
 
     /// Takes the buffers back from a device that has been reset.
     pub(crate) fn drain(&self) {
-        let ring = self.ring.lock();
-        // SAFETY: the virtqueue exists until the caller deletes it, and nobody else uses it.
-        while !unsafe { ffi::virtqueue_detach_unused_buf(ring.vq) }.is_null() {}
+        let mut ring = self.ring.lock();
+        if !ring.vq.is_null() {
+            // SAFETY: the virtqueue exists until the caller deletes it, and nobody else uses it.
+            while !unsafe { ffi::virtqueue_detach_unused_buf(ring.vq) }.is_null() {}
+        }
+        ring.vq = ptr::null_mut();
+    }
+
+    /// Goes on with another virtqueue; [`Events::post_all`] comes next.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Events::new`]; the old virtqueue was drained.
+    pub(crate) unsafe fn resume(&self, vq: *mut Virtqueue) {
+        let mut ring = self.ring.lock();
+        ring.vq = vq;
+        ring.paused = false;
     }
 }
 

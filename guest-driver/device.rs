@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
-//! One device: its queues, its flush engine, its disk, and the way of a request from a bio to its
-//! end. Almost all of this is safe code on top
-//! of the queue engine.
+//! One device: its queues, its disks' flush engines, and the way of a request from a bio to its end.
+//! Almost all of this is safe code on top of the queue engine.
 
 use crate::{
+    balloon::Balloon,
     bio::{Bio, BioList},
-    control::{Control, Events},
+    control::{Control, Events, Gate},
     ffi,
-    flush::{Flush, Schedule},
-    request::{Answer, Job, POOL},
+    flush::{Batch, Flush, Schedule},
+    lifecycle::Life,
+    pools::Pools,
+    request::{Answer, Job},
     ring::{Done, Shared},
     stats::Stats,
     vq::{Flushed, Queue},
@@ -19,7 +21,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc,
+        Arc, Mutex,
     },
 };
 
@@ -39,16 +41,37 @@ pub(crate) struct Pair {
 pub(crate) struct Device {
     pub(crate) control: Pin<KBox<Control>>,
     pub(crate) events: Events,
+    /// None if the device has no use for one.
+    pub(crate) balloon: Option<Pin<KBox<Balloon>>>,
     pub(crate) pairs: KVec<Pair>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) flush: Flush,
+    /// The freed slots of each disk.
+    pub(crate) areas: KVec<Flush>,
+    #[pin]
+    pub(crate) pools: Pools,
+    /// Sends flushes.
     #[pin]
     pub(crate) worker: Worker,
+    /// Sets the device up anew.
+    #[pin]
+    pub(crate) recovery: Worker,
+    #[pin]
+    pub(crate) life: Mutex<Life>,
+    /// Pages of the grant that are kept out of the disks, for programs' persistent pools.
+    pub(crate) programs_pages: u64,
+    /// What the device can do: bits of [`wire::capability`].
+    pub(crate) capabilities: u64,
     /// Writes that a task waits for are sent at once and polled for.
     pub(crate) synchronous: bool,
     pub(crate) flush_delay_ms: u32,
-    /// The driver is unbound: nothing goes to the device any more.
+    /// The driver is unbound, or has given the device up: nothing goes to it any more.
     pub(crate) dead: Atomic<bool>,
+    /// The host has forgotten pages of the disks: one that it does not have may have been written.
+    pub(crate) lost: Atomic<bool>,
+    /// Somebody has asked for a reset of the device.
+    pub(crate) asked: Atomic<bool>,
+    /// The next reset is to overlook the answers that are in the rings, as if those were broken.
+    pub(crate) overlook: Atomic<bool>,
 }
 
 impl Device {
@@ -60,73 +83,63 @@ impl Device {
         self.dead.load(Relaxed)
     }
 
-    /// The queues of the processor that this runs on; there is at least one pair.
-    fn pair(&self) -> Option<&Pair> {
-        self.pairs
-            .get(ffi::this_cpu().checked_rem(self.pairs.len())?)
+    /// Number of the pair of queues of the processor that this runs on.
+    pub(crate) fn this_pair(&self) -> usize {
+        ffi::this_cpu().checked_rem(self.pairs.len()).unwrap_or(0)
     }
 
-    /// Opens the device for requests: introduces the driver by `epoch`, and makes a pool for a disk
-    /// of at most `pages` pages. Returns the disk's size in pages.
-    pub(crate) fn begin(&self, epoch: (u64, u64), pages: u32) -> Result<u32> {
-        let hello = self.command(
-            "HELLO",
-            &wire::ControlRequest {
-                op: wire::control::HELLO,
-                version: u32::from(wire::VERSION),
-                epoch_low: epoch.0,
-                epoch_high: epoch.1,
-                ..Default::default()
-            },
-        )?;
-        if hello.flags & wire::hello::SAME_EPOCH != 0 {
-            self.shared.tickets.start_above(hello.value);
+    /// The queues of the processor that this runs on; there is at least one pair.
+    fn pair(&self) -> Option<&Pair> {
+        self.pairs.get(self.this_pair())
+    }
+
+    /// Has the device reset if a virtqueue has turned out to be broken. Cheap.
+    pub(crate) fn look_after(&self) {
+        if self.shared.wounded.load(Relaxed) {
+            self.recovery.run_in(0);
         }
-        self.stats().grant_pages.set(hello.pages);
-        let pages = u32::try_from(hello.pages).unwrap_or(u32::MAX).min(pages);
+    }
+
+    /// Opens the device for requests: introduces the driver by `epoch`, and makes the pools of its
+    /// disks, of at most `pages` pages each. Returns the pages that they have.
+    pub(crate) fn begin(&self, epoch: (u64, u64), pages: u32) -> Result<u32> {
+        let hello = self.hello(epoch)?;
+        if hello.flags & wire::hello::SAME_EPOCH != 0 && hello.held > 0 {
+            self.sweep_pools();
+        }
+        let disks = self.areas.len() as u64;
+        let granted = hello
+            .pages
+            .saturating_sub(self.programs_pages)
+            .checked_div(disks)
+            .unwrap_or(0);
+        let pages = u32::try_from(granted).unwrap_or(u32::MAX).min(pages);
         if pages == 0 {
             pr_err!("the host grants no pages; give the guest a grant\n");
             return Err(ENOSPC);
         }
-        self.command(
-            "POOL_CREATE",
-            &wire::ControlRequest {
-                op: wire::control::POOL_CREATE,
-                pool: POOL,
-                kind: wire::pool_kind::PERSISTENT,
-                layout: wire::pool_layout::DENSE,
-                object_pages: pages,
-                ..Default::default()
-            },
-        )?;
+        for area in 0..self.areas.len() as u32 {
+            self.make_disk_pool(area, pages)?;
+        }
+        self.control.open();
         Ok(pages)
     }
 
-    /// Gives the pool back, if the host still listens.
-    pub(crate) fn finish(&self) {
-        let _ = self.command(
-            "POOL_DESTROY",
-            &wire::ControlRequest {
-                op: wire::control::POOL_DESTROY,
-                pool: POOL,
-                ..Default::default()
-            },
-        );
-    }
-
-    fn command(&self, name: &str, request: &wire::ControlRequest) -> Result<wire::ControlResponse> {
-        let response = self.control.command(request).inspect_err(|error| {
-            pr_err!("the device does not answer {}: {:?}\n", name, error);
-        })?;
-        if response.status != wire::status::OK {
-            pr_err!(
-                "the device refuses {} with status {}\n",
-                name,
-                response.status
-            );
-            return Err(EIO);
+    /// Introduces the driver by `epoch`.
+    pub(crate) fn hello(&self, epoch: (u64, u64)) -> Result<wire::ControlResponse> {
+        let hello = wire::ControlRequest {
+            op: wire::control::HELLO,
+            version: u32::from(wire::VERSION),
+            epoch_low: epoch.0,
+            epoch_high: epoch.1,
+            ..Default::default()
+        };
+        let answer = self.command("HELLO", &hello, Gate::Opening)?;
+        if answer.flags & wire::hello::SAME_EPOCH != 0 {
+            self.shared.tickets.start_above(answer.value);
         }
-        Ok(response)
+        self.stats().grant_pages.set(answer.pages);
+        Ok(answer)
     }
 
     /// Sends reads; with `poll`, spins for a moment until they end.
@@ -135,8 +148,9 @@ impl Device {
             return bios.end_all(ffi::BLK_STS_IOERR);
         };
         if let Some(pending) = pair.get.submit(bios, poll) {
-            pair.get.poll(pending, |done| self.complete(done));
+            pair.get.poll(&pending, |done| self.complete(done));
         }
+        self.look_after();
     }
 
     /// Sends writes and discards that have been admitted. May sleep if `throttle`, so that the
@@ -146,8 +160,9 @@ impl Device {
             return bios.end_all(ffi::BLK_STS_IOERR);
         };
         if let Some(pending) = pair.put.submit(bios, poll) {
-            pair.put.poll(pending, |done| self.complete(done));
+            pair.put.poll(&pending, |done| self.complete(done));
         }
+        self.look_after();
         if throttle {
             pair.put.throttle();
         }
@@ -155,7 +170,10 @@ impl Device {
 
     /// Lets a write through the flush engine.
     pub(crate) fn admit(&self, bio: Bio) -> Option<Bio> {
-        self.flush.admit(bio)
+        match self.areas.get(bio.area() as usize) {
+            Some(area) => area.admit(bio),
+            None => Some(bio),
+        }
     }
 
     /// Does what is owed when a request has ended. Runs in any context, under no lock.
@@ -192,11 +210,32 @@ impl Device {
                         .pages_flushed
                         .add(u64::from(answer.done.min(batch.pages)));
                 }
-                let released = self.flush.end(batch, ok);
+                self.end_flush(batch, ok);
                 if !ok {
                     self.worker.run_in(FLUSH_FAILED_MS);
                 }
-                self.resume(released);
+            }
+            Job::Call(call) => call.end(Some(&answer)),
+        }
+    }
+
+    /// Ends a flush of freed slots, and lets go on what waited for it.
+    fn end_flush(&self, batch: Batch, flushed: bool) {
+        if let Some(area) = self.areas.get(batch.area as usize) {
+            self.resume(area.end(batch, flushed));
+        }
+    }
+
+    /// Does what is owed for a request that will never be answered.
+    pub(crate) fn lose(&self, job: Job) {
+        match job {
+            Job::Call(call) => call.end(None),
+            // The device is gone, and its pools with it.
+            Job::Flush(_) => {}
+            Job::Put(_) | Job::Get(_) | Job::Discard(_) => {
+                let bios = job.into_bios();
+                self.stats().errors.add(u64::from(bios.pages()));
+                bios.end_all(ffi::BLK_STS_IOERR);
             }
         }
     }
@@ -205,7 +244,7 @@ impl Device {
     fn resume(&self, mut parked: BioList) {
         let mut ready = BioList::new();
         while let Some(bio) = parked.pop() {
-            if let Some(bio) = self.flush.admit(bio) {
+            if let Some(bio) = self.admit(bio) {
                 ready.push(bio);
             }
         }
@@ -244,6 +283,8 @@ impl Device {
                 stats.pages_got.inc();
                 return ffi::BLK_STS_OK;
             }
+            // It may have been written before the host forgot all; zeroes would be a lie.
+            wire::result::MISS if self.lost.load(Relaxed) => stats.gets_missed.inc(),
             wire::result::MISS => {
                 // A slot that was never written; whoever probes the disk reads such.
                 stats.gets_missed.inc();
@@ -291,12 +332,12 @@ impl Device {
         status
     }
 
-    /// Swap has freed slot `index`. Any context.
-    pub(crate) fn slot_freed(&self, index: u32) {
-        if self.is_dead() {
+    /// Swap has freed slot `index` of disk `area`. Any context.
+    pub(crate) fn slot_freed(&self, area: u32, index: u32) {
+        let Some(area) = self.areas.get(area as usize).filter(|_| !self.is_dead()) else {
             return;
-        }
-        match self.flush.notify(index) {
+        };
+        match area.notify(index) {
             Schedule::No => {}
             Schedule::Soon => self.worker.run_in(self.flush_delay_ms),
             Schedule::Now => self.worker.run_now(),
@@ -309,17 +350,19 @@ impl Device {
             let Some(pair) = self.pair() else {
                 return;
             };
-            match pair.put.flush(|| {
-                self.flush
-                    .next_batch(&self.shared.limits, &self.shared.tickets)
-            }) {
+            let sent = pair.put.flush(|| {
+                self.areas
+                    .iter()
+                    .find_map(|area| area.next_batch(&self.shared.limits, &self.shared.tickets))
+            });
+            self.look_after();
+            match sent {
                 Flushed::All => return,
                 // SAFETY: the worker may sleep.
                 Flushed::More => unsafe { ffi::vtmem_cond_resched() },
                 Flushed::Busy(batch) => {
                     if let Some(batch) = batch {
-                        let released = self.flush.end(batch, false);
-                        self.resume(released);
+                        self.end_flush(batch, false);
                     }
                     self.worker.run_in(FLUSH_BUSY_MS);
                     return;
@@ -332,7 +375,16 @@ impl Device {
     pub(crate) fn interrupt(&self, index: u16) {
         match index {
             wire::QUEUE_CONTROL => self.control.interrupt(),
-            wire::QUEUE_EVENT => self.events.interrupt(),
+            wire::QUEUE_EVENT => self.events.interrupt(|event| {
+                if let Some(balloon) = &self.balloon {
+                    balloon.event(event);
+                }
+            }),
+            wire::QUEUE_BALLOON | wire::QUEUE_REPORT => {
+                if let Some(balloon) = &self.balloon {
+                    balloon.interrupt(index);
+                }
+            }
             _ => {
                 let Some(at) = index.checked_sub(wire::QUEUE_REQUEST_FIRST) else {
                     return;
@@ -340,40 +392,9 @@ impl Device {
                 if let Some(pair) = self.pairs.get(usize::from(at / 2)) {
                     let queue = if at % 2 == 0 { &pair.get } else { &pair.put };
                     queue.interrupt(|done| self.complete(done));
+                    self.look_after();
                 }
             }
         }
-    }
-
-    /// From now on reads and writes fail, and their virtqueues are not touched.
-    pub(crate) fn kill_pairs(&self) {
-        for pair in &self.pairs {
-            pair.get.kill();
-            pair.put.kill();
-        }
-    }
-
-    /// From now on no virtqueue is touched.
-    pub(crate) fn kill_queues(&self) {
-        self.kill_pairs();
-        self.control.kill();
-        self.events.kill();
-    }
-
-    /// Fails what was in flight.
-    ///
-    /// # Safety
-    ///
-    /// The queues were killed, and the device reset. The virtqueues have not been deleted.
-    pub(crate) unsafe fn drain_queues(&self) {
-        for pair in &self.pairs {
-            // SAFETY: as for this function.
-            let (get, put) = unsafe { (pair.get.drain(), pair.put.drain()) };
-            get.end_all(ffi::BLK_STS_IOERR);
-            put.end_all(ffi::BLK_STS_IOERR);
-        }
-        self.flush.close().end_all(ffi::BLK_STS_IOERR);
-        self.control.drain();
-        self.events.drain();
     }
 }

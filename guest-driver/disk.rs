@@ -46,6 +46,13 @@ static OPERATIONS: Operations = Operations(bindings::block_device_operations {
     ..pin_init::zeroed()
 });
 
+/// What a disk's `private_data` points to.
+struct Data {
+    device: Arc<Device>,
+    /// Which of the device's disks it is.
+    area: u32,
+}
+
 /// A disk that is registered; its owner calls [`Disk::remove`].
 pub(crate) struct Disk {
     raw: *mut bindings::gendisk,
@@ -56,31 +63,34 @@ pub(crate) struct Disk {
 unsafe impl Send for Disk {}
 
 impl Disk {
-    /// Registers a disk of `pages` pages. The disk keeps `device` until nobody has it open.
+    /// Registers disk `area` of a device, of `pages` pages. It keeps `device` until nobody has it open.
     ///
     /// # Safety
     ///
     /// `parent` is a valid device until [`Disk::remove`] has returned.
     pub(crate) unsafe fn add(
         device: Arc<Device>,
+        area: u32,
         parent: *mut bindings::device,
         pages: u32,
     ) -> Result<Self> {
         let name = take_name().ok_or(EBUSY)?;
+        let data = Data { device, area };
         // SAFETY: as for this function.
-        unsafe { Self::add_named(device, parent, pages, name) }.inspect_err(|_| free_name(name))
+        unsafe { Self::add_named(data, parent, pages, name) }.inspect_err(|_| free_name(name))
     }
 
     /// # Safety
     ///
     /// As for [`Disk::add`].
     unsafe fn add_named(
-        device: Arc<Device>,
+        data: Data,
         parent: *mut bindings::device,
         pages: u32,
         name: u32,
     ) -> Result<Self> {
-        let limits = &device.shared.limits;
+        let data = KBox::new(data, GFP_KERNEL)?;
+        let limits = &data.device.shared.limits;
         let mut queue = bindings::queue_limits {
             logical_block_size: wire::PAGE_SIZE as u32,
             physical_block_size: wire::PAGE_SIZE as u32,
@@ -94,7 +104,7 @@ impl Disk {
             dma_alignment: wire::PAGE_SIZE as u32 - 1,
             max_hw_discard_sectors: u32::MAX,
             discard_granularity: wire::PAGE_SIZE as u32,
-            features: if device.synchronous {
+            features: if data.device.synchronous {
                 ffi::BLK_FEAT_SYNCHRONOUS
             } else {
                 0
@@ -109,11 +119,11 @@ impl Disk {
                 static_lock_class!().as_ptr(),
             )
         })?;
-        let data = Arc::into_raw(device);
-        // SAFETY: the disk is ours and not registered. `free_disk` takes the device back.
+        let data = KBox::into_raw(data);
+        // SAFETY: the disk is ours and not registered. `free_disk` takes the data back.
         unsafe {
             (*raw).fops = &raw const OPERATIONS.0;
-            (*raw).private_data = data.cast_mut().cast();
+            (*raw).private_data = data.cast();
             (*raw).flags |= ffi::GENHD_FL_NO_PART;
             write_name(&mut (*raw).disk_name, name);
             bindings::set_capacity(raw, u64::from(pages) << SECTORS_SHIFT);
@@ -124,7 +134,7 @@ impl Disk {
                 // SAFETY: the disk was not registered, so that `free_disk` is not called for it.
                 unsafe {
                     bindings::put_disk(raw);
-                    drop(Arc::from_raw(data));
+                    drop(KBox::from_raw(data));
                 }
             },
         )?;
@@ -134,6 +144,12 @@ impl Disk {
     /// The number in the disk's name.
     pub(crate) fn number(&self) -> u32 {
         self.name
+    }
+
+    /// Whether anybody has the disk open, such as swap.
+    pub(crate) fn is_open(&self) -> bool {
+        // SAFETY: the disk is registered.
+        unsafe { ffi::vtmem_disk_is_open(self.raw) }
     }
 
     /// From now on, the block layer sends no bios.
@@ -265,9 +281,19 @@ unsafe extern "C" fn unplug(cb: *mut bindings::blk_plug_cb, from_schedule: bool)
 /// # Safety
 ///
 /// `disk` is one of [`Disk::add`].
-unsafe fn device_of<'a>(disk: *mut bindings::gendisk) -> &'a Device {
-    // SAFETY: `private_data` is the disk's reference to its device, and lives as long as the disk.
-    unsafe { &*(*disk).private_data.cast::<Device>().cast_const() }
+unsafe fn data_of<'a>(disk: *mut bindings::gendisk) -> &'a Data {
+    // SAFETY: `private_data` holds the disk's reference to its device, and lives as long as the disk.
+    unsafe { &*(*disk).private_data.cast::<Data>().cast_const() }
+}
+
+/// Which of its device's disks `disk` is.
+///
+/// # Safety
+///
+/// `disk` is one of [`Disk::add`].
+pub(crate) unsafe fn area_of(disk: *mut bindings::gendisk) -> u32 {
+    // SAFETY: as for this function.
+    unsafe { data_of(disk) }.area
 }
 
 /// # Safety
@@ -275,7 +301,7 @@ unsafe fn device_of<'a>(disk: *mut bindings::gendisk) -> &'a Device {
 /// Called by the block layer with a bio for a disk of this driver.
 unsafe extern "C" fn submit_bio(bio: *mut bindings::bio) {
     // SAFETY: the bio's disk stays while the bio is not ended.
-    let device = unsafe { device_of((*(*bio).bi_bdev).bd_disk) };
+    let device = &*unsafe { data_of((*(*bio).bi_bdev).bd_disk) }.device;
     // SAFETY: the bio is ours; what exceeds the limits is submitted anew by this call.
     let Some(bio) = (unsafe { Bio::from_raw(bindings::bio_split_to_limits(bio)) }) else {
         return;
@@ -333,9 +359,9 @@ fn submit_write(device: &Device, bio: Bio) {
 unsafe extern "C" fn swap_slot_free_notify(bdev: *mut bindings::block_device, offset: c_ulong) {
     // SAFETY: swap holds the disk open. Without partitions, an area is a whole disk, so that the
     // slot's number is the page's index.
-    let device = unsafe { device_of((*bdev).bd_disk) };
+    let data = unsafe { data_of((*bdev).bd_disk) };
     if let Ok(index) = u32::try_from(offset) {
-        device.slot_freed(index);
+        data.device.slot_freed(data.area, index);
     }
 }
 
@@ -343,6 +369,6 @@ unsafe extern "C" fn swap_slot_free_notify(bdev: *mut bindings::block_device, of
 ///
 /// Called by the block layer, once, when nobody uses the disk any more.
 unsafe extern "C" fn free_disk(disk: *mut bindings::gendisk) {
-    // SAFETY: this is the reference that `add` gave to the disk.
-    drop(unsafe { Arc::from_raw((*disk).private_data.cast::<Device>().cast_const()) });
+    // SAFETY: this is what `add` gave to the disk.
+    drop(unsafe { KBox::from_raw((*disk).private_data.cast::<Data>()) });
 }

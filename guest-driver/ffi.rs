@@ -99,13 +99,19 @@ extern "C" {
     pub(crate) fn vtmem_sg_end(sg: *mut bindings::scatterlist);
     pub(crate) fn vtmem_zero_page(page: *mut bindings::page, offset: c_uint);
     pub(crate) fn vtmem_bio_skip(bio: *const bindings::bio) -> c_uint;
-    pub(crate) fn vtmem_lock_init(lock: *mut bindings::spinlock_t);
     pub(crate) fn vtmem_lock(lock: *mut bindings::spinlock_t) -> c_ulong;
     pub(crate) fn vtmem_unlock(lock: *mut bindings::spinlock_t, flags: c_ulong);
     pub(crate) fn vtmem_delayed_work_init(
         work: *mut bindings::delayed_work,
         run: unsafe extern "C" fn(*mut bindings::work_struct),
     );
+    pub(crate) fn vtmem_disk_is_open(disk: *mut bindings::gendisk) -> bool;
+    pub(crate) fn vtmem_negotiate(vdev: *mut VirtioDevice) -> i32;
+    pub(crate) fn vtmem_status(vdev: *mut VirtioDevice) -> u8;
+    pub(crate) fn vtmem_noio_save() -> c_uint;
+    pub(crate) fn vtmem_noio_restore(flags: c_uint);
+    pub(crate) fn vtmem_pm_register() -> i32;
+    pub(crate) fn vtmem_pm_unregister();
     pub(crate) fn vtmem_ratelimit() -> bool;
     pub(crate) fn vtmem_cpu() -> c_uint;
     pub(crate) fn vtmem_cpus() -> c_uint;

@@ -23,6 +23,7 @@ use crate::{
 use kernel::{
     alloc::KVVec,
     prelude::*,
+    static_lock_class,
     sync::{
         atomic::{Atomic, Relaxed},
         Arc,
@@ -126,6 +127,8 @@ impl Bits {
 
 /// Slots of one cluster that are flushed in one request.
 pub(crate) struct Batch {
+    /// The disk.
+    pub(crate) area: u32,
     cluster: u32,
     bits: Bits,
     /// Index of the first page.
@@ -175,6 +178,8 @@ pub(crate) enum Schedule {
 
 /// Freed slots of one disk.
 pub(crate) struct Flush {
+    /// Which of the device's disks it is.
+    area: u32,
     clusters: KVVec<IrqLock<Cluster>>,
     /// Head of the list of clusters with pending bits; LIFO.
     dirty: IrqLock<u32>,
@@ -187,8 +192,8 @@ pub(crate) struct Flush {
 }
 
 impl Flush {
-    /// For a disk of `pages` pages; takes about 150 bytes for each 2 MiB.
-    pub(crate) fn new(pages: u32, stats: Arc<Stats>) -> Result<Self> {
+    /// For disk `area` of a device, of `pages` pages; takes about 150 bytes for each 2 MiB.
+    pub(crate) fn new(area: u32, pages: u32, stats: Arc<Stats>) -> Result<Self> {
         let count = pages.div_ceil(CLUSTER) as usize;
         let mut clusters = KVVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count {
@@ -198,16 +203,20 @@ impl Flush {
                 queued: false,
                 next: NONE,
             };
-            clusters.push(IrqLock::new(cluster), GFP_KERNEL)?;
+            clusters.push(IrqLock::new(cluster, static_lock_class!()), GFP_KERNEL)?;
         }
         Ok(Self {
+            area,
             clusters,
-            dirty: IrqLock::new(NONE),
+            dirty: IrqLock::new(NONE, static_lock_class!()),
             taken: Atomic::new(NONE),
-            parked: IrqLock::new(Parked {
-                writes: BioList::new(),
-                closed: false,
-            }),
+            parked: IrqLock::new(
+                Parked {
+                    writes: BioList::new(),
+                    closed: false,
+                },
+                static_lock_class!(),
+            ),
             pending: Atomic::new(0),
             stats,
         })
@@ -316,6 +325,7 @@ impl Flush {
             cluster.inflight = cluster.inflight.or(&bits);
             self.pending.fetch_sub(u64::from(pages), Relaxed);
             return Some(Batch {
+                area: self.area,
                 cluster: id,
                 bits,
                 first: (id << CLUSTER_SHIFT) | first,

@@ -76,15 +76,22 @@ impl Patience {
 }
 
 impl Queue {
+    /// Polls for a request that was sent without asking for it, if polling pays.
+    pub(crate) fn poll_for(&self, pending: &Pending, complete: impl FnMut(Done)) {
+        if self.patience.pays(&self.shared.stats) && self.begin_poll(pending) {
+            self.poll(pending, complete);
+        }
+    }
+
     /// Polls for a request of this queue until it ends or the time is over; `complete` gets it, and
     /// any other that ends meanwhile.
     ///
     /// Not inlined, to keep answers off the stack of writers, who may come from deep inside reclaim.
     #[inline(never)]
-    pub(crate) fn poll(&self, pending: Pending, mut complete: impl FnMut(Done)) {
+    pub(crate) fn poll(&self, pending: &Pending, mut complete: impl FnMut(Done)) {
         let limit = self.patience.limit;
         let hit = loop {
-            let (done, over) = self.reap_and(|ring| ring.is_over(&pending));
+            let (done, over) = self.reap_and(|ring| ring.is_over(pending));
             let idle = done.is_none();
             if let Some(done) = done {
                 complete(done);

@@ -5,7 +5,8 @@
 //! stay where they are, and the descriptors point at them.
 
 use crate::{
-    bio::{Bio, BioList},
+    bio::{Bio, BioList, Segment},
+    call::Call,
     ffi,
     flush::Batch,
     wire,
@@ -19,8 +20,8 @@ use kernel::{
 
 /// Most pages of a PUT, GET or listed FLUSH.
 pub(crate) const PAGES_MAX: usize = wire::BATCH_PAGES_MAX as usize;
-/// The pool that holds the disk's pages.
-pub(crate) const POOL: u32 = 1;
+/// The pool of a device's first disk; those of its other disks follow, then everybody else's.
+pub(crate) const POOL_FIRST: u32 = 1;
 /// Descriptors of a request besides its pages: header with list, and response with results.
 pub(crate) const EXTRA_DESCRIPTORS: usize = 2;
 /// What a response is filled with beforehand: no status and no result has this value, so that a
@@ -37,6 +38,11 @@ pub(crate) struct Limits {
     pub(crate) list: bool,
 }
 
+/// The pool that holds the pages of the device's disk `area`.
+pub(crate) fn pool_of(area: u32) -> u32 {
+    POOL_FIRST.wrapping_add(area)
+}
+
 /// The device's order of PUTs and FLUSHes.
 pub(crate) struct Tickets(Atomic<u64>);
 
@@ -50,9 +56,14 @@ impl Tickets {
         self.0.fetch_add(1u64, Relaxed)
     }
 
-    /// From now on, tickets are above `seen`.
+    /// From now on, tickets are above `seen`, which is what the host says; never lower than before.
     pub(crate) fn start_above(&self, seen: u64) {
-        self.0.store(seen.wrapping_add(1), Relaxed);
+        let next = seen.min(wire::TICKET_LIMIT).wrapping_add(1);
+        let now = self.0.load(Relaxed);
+        if next > now {
+            // Nothing is sent while the device is being set up, so that nobody draws meanwhile.
+            self.0.store(next, Relaxed);
+        }
     }
 }
 
@@ -62,22 +73,75 @@ pub(crate) enum Job {
     Get(BioList),
     Discard(Bio),
     Flush(Batch),
+    Call(KBox<dyn Call>),
+}
+
+/// A request, as far as it takes to form it.
+pub(crate) enum Form<'a> {
+    Put(&'a BioList),
+    Get(&'a BioList),
+    Discard(&'a Bio),
+    Flush(&'a Batch),
+    Call(&'a dyn Call),
+}
+
+/// What a ring can send.
+pub(crate) trait Request: Into<Job> {
+    fn form(&self) -> Form<'_>;
+}
+
+impl Request for Job {
+    fn form(&self) -> Form<'_> {
+        match self {
+            Self::Put(list) => Form::Put(list),
+            Self::Get(list) => Form::Get(list),
+            Self::Discard(bio) => Form::Discard(bio),
+            Self::Flush(batch) => Form::Flush(batch),
+            Self::Call(call) => Form::Call(&**call),
+        }
+    }
+}
+
+impl From<Batch> for Job {
+    fn from(batch: Batch) -> Self {
+        Self::Flush(batch)
+    }
+}
+
+impl Request for Batch {
+    fn form(&self) -> Form<'_> {
+        Form::Flush(self)
+    }
+}
+
+impl From<KBox<dyn Call>> for Job {
+    fn from(call: KBox<dyn Call>) -> Self {
+        Self::Call(call)
+    }
+}
+
+impl Request for KBox<dyn Call> {
+    fn form(&self) -> Form<'_> {
+        Form::Call(&**self)
+    }
 }
 
 impl Job {
-    /// Forms the next job from `waiting`: as many bios of the first one's kind as fit.
+    /// Forms the next job from `waiting`: as many bios of the first one's kind and disk as fit.
     pub(crate) fn gather(waiting: &mut BioList, limits: &Limits) -> Option<Self> {
         let first = waiting.pop()?;
         let op = first.op();
         if op == ffi::REQ_OP_DISCARD {
             return Some(Self::Discard(first));
         }
+        let area = first.area();
         let mut segments = first.segments().count();
         let mut next = first.index().wrapping_add(first.pages());
         let mut list = BioList::one(first);
         while let Some(bio) = waiting.first() {
             let more = bio.segments().count();
             if bio.op() != op
+                || bio.area() != area
                 || list.pages().wrapping_add(bio.pages()) > limits.pages
                 || segments.wrapping_add(more) > limits.segments
                 || (!limits.list && bio.index() != next)
@@ -97,21 +161,120 @@ impl Job {
         })
     }
 
+    /// The bios in order; flushes of freed slots, and calls, have none.
+    pub(crate) fn into_bios(self) -> BioList {
+        match self {
+            Self::Put(list) | Self::Get(list) => list,
+            Self::Discard(bio) => BioList::one(bio),
+            Self::Flush(_) | Self::Call(_) => BioList::new(),
+        }
+    }
+
+    /// Whether the request may be carried out twice. A page that is got exclusively is gone
+    /// afterwards, and a second get would not tell that from one that never was.
+    pub(crate) fn replays(&self) -> bool {
+        match self {
+            Self::Call(call) => call.header().flags & wire::flag::EXCLUSIVE == 0,
+            _ => true,
+        }
+    }
+}
+
+impl Form<'_> {
+    /// The ticket that the request keeps for all of its life; 0 for those that need none.
+    pub(crate) fn ticket(&self, tickets: &Tickets) -> u64 {
+        match self {
+            Self::Put(_) | Self::Discard(_) => tickets.next(),
+            Self::Get(_) => 0,
+            Self::Flush(batch) => batch.ticket,
+            Self::Call(call) => {
+                let head = call.header();
+                if head.op == wire::op::GET {
+                    0
+                } else if head.ticket == 0 {
+                    tickets.next()
+                } else {
+                    head.ticket
+                }
+            }
+        }
+    }
+
     /// Pages of guest memory that the request keeps busy.
     pub(crate) fn busy_pages(&self) -> u32 {
         match self {
             Self::Put(list) | Self::Get(list) => list.pages(),
             Self::Discard(_) | Self::Flush(_) => 0,
+            Self::Call(call) => {
+                let head = call.header();
+                if matches!(head.op, wire::op::PUT | wire::op::GET) {
+                    head.pages
+                } else {
+                    0
+                }
+            }
         }
     }
 
-    /// The bios in order; a flush of freed slots has none.
-    pub(crate) fn into_bios(self) -> BioList {
+    /// The request's head, but for its ticket, and how many results the device will write.
+    fn head(&self) -> (wire::RequestHeader, u32) {
+        let mut head = wire::RequestHeader::default();
         match self {
-            Self::Put(list) | Self::Get(list) => list,
-            Self::Discard(bio) => BioList::one(bio),
-            Self::Flush(_) => BioList::new(),
+            Self::Put(list) | Self::Get(list) => {
+                head.op = if matches!(self, Self::Put(_)) {
+                    wire::op::PUT
+                } else {
+                    wire::op::GET
+                };
+                head.pool = list.first().map_or(0, |bio| pool_of(bio.area()));
+                head.pages = list.pages();
+                if list.is_run() {
+                    head.index = list.first().map_or(0, Bio::index);
+                } else {
+                    head.flags = wire::flag::LIST;
+                }
+                (head, list.pages())
+            }
+            Self::Discard(bio) => {
+                head.op = wire::op::FLUSH;
+                head.pool = pool_of(bio.area());
+                head.index = bio.index();
+                head.pages = bio.pages();
+                (head, 0)
+            }
+            Self::Flush(batch) => {
+                head.op = wire::op::FLUSH;
+                head.pool = pool_of(batch.area);
+                head.pages = batch.pages;
+                if batch.run {
+                    head.index = batch.first;
+                    (head, 0)
+                } else {
+                    head.flags = wire::flag::LIST;
+                    (head, batch.pages)
+                }
+            }
+            Self::Call(call) => {
+                let head = call.header();
+                let listed = head.flags & wire::flag::LIST != 0;
+                let results = match head.op {
+                    wire::op::PUT | wire::op::GET => head.pages,
+                    wire::op::FLUSH if listed => head.pages,
+                    _ => 0,
+                };
+                (head, results)
+            }
         }
+    }
+
+    /// Whether a head is one that the device would take; only calls can have another.
+    fn is_sound(&self, head: &wire::RequestHeader, results: u32, limits: &Limits) -> bool {
+        let listed = head.flags & wire::flag::LIST != 0;
+        let ranged = matches!(head.op, wire::op::PUT | wire::op::GET | wire::op::FLUSH);
+        (head.pages != 0) == ranged
+            && results <= limits.pages
+            && (!listed || (ranged && limits.list && head.index == 0))
+            && head.flags & !wire::flag::ALL == 0
     }
 }
 
@@ -145,92 +308,55 @@ impl FrameBox {
         Ok(Self(KBox::new(Opaque::zeroed(), GFP_KERNEL)?))
     }
 
-    /// Writes the request into the frame and the table. None: its memory is not made of whole
-    /// pages, or needs more than the table holds; the request must not be sent.
+    /// Writes the request into the frame and the table. None: its head or its memory is not as it
+    /// has to be, or it needs more than the table holds; the request must not be sent.
     ///
     /// Only called while the device does not have the frame.
     pub(crate) fn fill(
         &mut self,
-        job: &Job,
-        tickets: &Tickets,
+        form: &Form<'_>,
+        ticket: u64,
+        limits: &Limits,
         table: &mut [bindings::scatterlist],
     ) -> Option<Chain> {
         // SAFETY: the box is borrowed for this call alone, and the device does not have the frame.
         let frame = unsafe { &mut *self.0.get() };
-        let mut head = wire::RequestHeader {
-            pool: POOL,
-            ..wire::RequestHeader::default()
-        };
-        // Results that the device will write.
-        let mut results = 0u32;
-        match job {
-            Job::Put(list) | Job::Get(list) => {
-                if list.pages() as usize > PAGES_MAX {
-                    return None;
-                }
-                results = list.pages();
-                head.pages = results;
-                frame.put_indices(&mut head, list);
-                if matches!(job, Job::Put(_)) {
-                    head.op = wire::op::PUT;
-                    head.ticket = tickets.next();
-                } else {
-                    head.op = wire::op::GET;
-                }
-            }
-            Job::Discard(bio) => {
-                head.op = wire::op::FLUSH;
-                head.index = bio.index();
-                head.pages = bio.pages();
-                head.ticket = tickets.next();
-            }
-            Job::Flush(batch) => {
-                head.op = wire::op::FLUSH;
-                head.pages = batch.pages;
-                head.ticket = batch.ticket;
-                if batch.run {
-                    head.index = batch.first;
-                } else {
-                    head.flags = wire::flag::LIST;
-                    results = batch.pages;
-                    for (to, index) in frame.indices.iter_mut().zip(batch.indices()) {
-                        *to = index.to_le();
-                    }
-                }
-            }
+        let (mut head, results) = form.head();
+        head.ticket = ticket;
+        if !form.is_sound(&head, results, limits) {
+            return None;
         }
         frame.header = head.to_bytes();
         frame.response.fill(UNANSWERED);
-        if let Some(results) = frame.results.get_mut(..results as usize) {
-            results.fill(UNANSWERED);
-        }
-
+        frame.results.get_mut(..results as usize)?.fill(UNANSWERED);
         let listed = if head.flags & wire::flag::LIST != 0 {
+            frame.list(form, head.pages)?;
             head.pages as usize * size_of::<u32>()
         } else {
             0
         };
+
         let mut table = Table { table, at: 0 };
         table.buffer(
             frame.header.as_mut_ptr(),
             wire::RequestHeader::SIZE + listed,
         )?;
-        if let Job::Put(list) = job {
-            table.pages(list)?;
+        if head.op == wire::op::PUT {
+            table.pages(form, head.pages)?;
         }
         let split = table.end()?;
         table.buffer(
             frame.response.as_mut_ptr(),
             wire::ResponseHeader::SIZE + results as usize,
         )?;
-        if let Job::Get(list) = job {
-            table.pages(list)?;
+        if head.op == wire::op::GET {
+            table.pages(form, head.pages)?;
         }
         table.end()?;
         Some(Chain { split })
     }
 
-    /// Copies the answer to a request of `pages` pages. Only called once the device has given the
+    /// Copies the answer. Only called once the device has given the
     /// frame back.
     pub(crate) fn answer(&self) -> Answer {
         let frame = self.0.get();
@@ -252,26 +378,28 @@ impl FrameBox {
 }
 
 impl Frame {
-    /// Names the pages of `list`: as a run where they are one, otherwise one by one.
-    fn put_indices(&mut self, head: &mut wire::RequestHeader, list: &BioList) {
-        let mut run = true;
-        let mut next = None;
-        let mut indices = self.indices.iter_mut();
-        list.for_each(|bio| {
-            let first = bio.index();
-            run &= next.is_none_or(|next| next == first);
-            next = Some(first.wrapping_add(bio.pages()));
-            for nth in 0..bio.pages() {
-                if let Some(to) = indices.next() {
-                    *to = first.wrapping_add(nth).to_le();
+    /// Writes the indices of the request's `pages` pages one by one.
+    fn list(&mut self, form: &Form<'_>, pages: u32) -> Option<()> {
+        let mut indices = self.indices.get_mut(..pages as usize)?.iter_mut();
+        match form {
+            Form::Put(list) | Form::Get(list) => list.for_each(|bio| {
+                for (nth, to) in (0..bio.pages()).zip(&mut indices) {
+                    *to = bio.index().wrapping_add(nth).to_le();
+                }
+            }),
+            Form::Flush(batch) => {
+                for (index, to) in batch.indices().zip(&mut indices) {
+                    *to = index.to_le();
                 }
             }
-        });
-        if run {
-            head.index = list.first().map_or(0, Bio::index);
-        } else {
-            head.flags = wire::flag::LIST;
+            Form::Call(call) => {
+                for (nth, to) in (0..pages).zip(&mut indices) {
+                    *to = call.index(nth).to_le();
+                }
+            }
+            Form::Discard(_) => {}
         }
+        Some(())
     }
 }
 
@@ -296,21 +424,28 @@ impl Table<'_> {
         Some(())
     }
 
-    /// Adds the memory of all bios, whole pages only.
-    fn pages(&mut self, list: &BioList) -> Option<()> {
+    /// Adds the memory of the request's `pages` pages, all of it and whole pages only.
+    fn pages(&mut self, form: &Form<'_>, pages: u32) -> Option<()> {
         let mut fits = true;
-        list.for_each(|bio| {
-            for segment in bio.segments() {
-                let Some(entry) = self.next() else {
-                    fits = false;
-                    return;
-                };
-                fits &= segment.len != 0 && segment.len as usize % wire::PAGE_SIZE == 0;
-                // SAFETY: the entry is valid, and the segment is memory of a bio that we own.
-                unsafe { ffi::vtmem_sg_page(entry, segment.page, segment.offset, segment.len) };
+        let mut bytes = 0u64;
+        let mut add = |segment: Segment| {
+            let Some(entry) = self.next() else {
+                fits = false;
+                return;
+            };
+            fits &= segment.len != 0 && segment.len as usize % wire::PAGE_SIZE == 0;
+            bytes = bytes.wrapping_add(u64::from(segment.len));
+            // SAFETY: the entry is valid, and the segment is memory that belongs to the request.
+            unsafe { ffi::vtmem_sg_page(entry, segment.page, segment.offset, segment.len) };
+        };
+        match form {
+            Form::Put(list) | Form::Get(list) => {
+                list.for_each(|bio| bio.segments().for_each(&mut add))
             }
-        });
-        fits.then_some(())
+            Form::Call(call) => call.each_segment(&mut add),
+            Form::Discard(_) | Form::Flush(_) => {}
+        }
+        (fits && bytes == u64::from(pages) << wire::PAGE_SHIFT).then_some(())
     }
 
     /// Ends one direction; returns the number of entries so far.

@@ -3,27 +3,38 @@
 //! large a disk.
 
 use crate::{
+    balloon::{self, Balloon},
     control::{Control, Events},
     device::{Device, Pair},
     ffi::{self, Callback, Virtqueue, VirtqueueInfo},
     flush::Flush,
+    lifecycle::Life,
     module_parameters,
+    pools::Pools,
     request::{Limits, Tickets, EXTRA_DESCRIPTORS},
     ring::Shared,
     stats::Stats,
     vq::Queue,
     wire,
-    work::Worker,
+    work::{self, Worker},
 };
 use core::{borrow::Borrow, ptr};
 use kernel::{
     error::to_result,
+    new_mutex,
     prelude::*,
     sync::{atomic::Atomic, Arc},
 };
 
 /// The smallest ring of a request queue that can be used.
 const RING_MIN: usize = 8;
+
+/// The most disks of a device; each takes a pool of it.
+const DISKS_MAX: u32 = 16;
+/// The smallest disk of several, in pages: 1 MiB.
+const DISK_PAGES_MIN: u64 = 256;
+/// The most that programs get without being asked for, in MiB.
+const PROGRAMS_MIB_MAX: u64 = 64;
 
 /// Refuses a device that this driver cannot work with.
 pub(crate) fn check(config: &wire::Config) -> Result {
@@ -93,14 +104,15 @@ pub(crate) unsafe fn find_queues(
             let name = match queue {
                 wire::QUEUE_CONTROL => c"control",
                 wire::QUEUE_EVENT => c"event",
-                // Not used, but named: see `VirtqueueInfo`.
+                // Not used by every driver, but named: see `VirtqueueInfo`.
                 wire::QUEUE_BALLOON => c"balloon",
+                wire::QUEUE_REPORT => c"report",
                 _ if queue % 2 == wire::QUEUE_REQUEST_FIRST % 2 => c"get",
                 _ => c"put",
             };
             let info = VirtqueueInfo {
                 name: name.as_ptr().cast(),
-                callback: (queue != wire::QUEUE_BALLOON).then_some(callback),
+                callback: Some(callback),
                 ctx: false,
             };
             infos.push(info, GFP_KERNEL)?;
@@ -134,20 +146,26 @@ pub(crate) unsafe fn find_queues(
     }
 }
 
-/// Makes the driver's side of a device.
+/// Makes the driver's side of the device `vdev`.
 ///
 /// # Safety
 ///
-/// The virtqueues stay valid until the device's queues have been killed.
-pub(crate) unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Result<Arc<Device>> {
+/// The virtqueues stay valid until the device is halted.
+pub(crate) unsafe fn build(
+    vdev: *mut ffi::VirtioDevice,
+    vqs: &[*mut Virtqueue],
+    config: &wire::Config,
+) -> Result<Arc<Device>> {
     let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
     stats.grant_pages.set(config.grant_pages);
     let (fixed, requests) = vqs
         .split_at_checked(usize::from(wire::QUEUE_REQUEST_FIRST))
         .ok_or(EINVAL)?;
-    let (Some(&control), Some(&event)) = (
+    let (Some(&control), Some(&event), Some(&inflate), Some(&report)) = (
         fixed.get(usize::from(wire::QUEUE_CONTROL)),
         fixed.get(usize::from(wire::QUEUE_EVENT)),
+        fixed.get(usize::from(wire::QUEUE_BALLOON)),
+        fixed.get(usize::from(wire::QUEUE_REPORT)),
     ) else {
         return Err(EINVAL);
     };
@@ -177,6 +195,7 @@ pub(crate) unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Res
             stats: stats.clone(),
             poll_ns: u64::from(parameter::<u32>(module_parameters::poll_us.value()))
                 .saturating_mul(1000),
+            wounded: Atomic::new(false),
         },
         GFP_KERNEL,
     )?;
@@ -196,30 +215,81 @@ pub(crate) unsafe fn build(vqs: &[*mut Virtqueue], config: &wire::Config) -> Res
     }
     // SAFETY: as for this function.
     let (control, events) = unsafe { (Control::new(control)?, Events::new(event, stats.clone())?) };
-    let flush = Flush::new(disk_pages(config), stats)?;
+    let choice = balloon::Choice {
+        floor_mib: parameter::<u64>(module_parameters::balloon_floor_mib.value()),
+        reporting: parameter::<u8>(module_parameters::reporting.value()) != 0,
+    };
+    // SAFETY: as for this function.
+    let balloon = unsafe { Balloon::new(inflate, report, config.capabilities, choice) }?;
+    let sizes = Sizes::of(config);
+    let mut areas = KVec::with_capacity(sizes.disks as usize, GFP_KERNEL)?;
+    for area in 0..sizes.disks {
+        areas.push(
+            Flush::new(area, sizes.disk_pages, stats.clone())?,
+            GFP_KERNEL,
+        )?;
+    }
     Arc::pin_init(
-        // SAFETY: the worker is stopped before the device's first reference goes.
+        // SAFETY: the works are stopped before the device's first reference goes.
         pin_init!(Device {
             control,
             events,
+            balloon,
             pairs,
             shared,
-            flush,
-            worker <- unsafe { Worker::new() },
+            areas,
+            pools <- Pools::new(config),
+            worker <- unsafe { Worker::new(work::run_flushes) },
+            recovery <- unsafe { Worker::new(work::run_recovery) },
+            life <- new_mutex!(Life::new(vdev)),
+            programs_pages: sizes.programs_pages,
+            capabilities: config.capabilities,
             synchronous: parameter::<u8>(module_parameters::synchronous.value()) != 0,
             flush_delay_ms: parameter::<u32>(module_parameters::flush_delay_ms.value()),
             dead: Atomic::new(false),
+            lost: Atomic::new(false),
+            asked: Atomic::new(false),
+            overlook: Atomic::new(false),
         }),
         GFP_KERNEL,
     )
 }
 
-/// Pages of the largest disk that the device's promise and the user allow.
-pub(crate) fn disk_pages(config: &wire::Config) -> u32 {
-    let mut pages = config.grant_pages;
-    let limit = parameter::<u64>(module_parameters::size_mib.value());
-    if limit != 0 {
-        pages = pages.min(limit.saturating_mul(1 << (20 - wire::PAGE_SHIFT)));
+/// How the host's promise is shared out.
+pub(crate) struct Sizes {
+    pub(crate) disks: u32,
+    /// Pages of each disk.
+    pub(crate) disk_pages: u32,
+    /// Pages for persistent pools of programs.
+    pub(crate) programs_pages: u64,
+}
+
+impl Sizes {
+    /// What the parameters make of the grant. A size that is asked for comes before the programs' share,
+    /// unless that is asked for as well.
+    pub(crate) fn of(config: &wire::Config) -> Self {
+        let grant = config.grant_pages;
+        let mib = |mib: u64| mib.saturating_mul(1 << (20 - wire::PAGE_SHIFT));
+        let size = mib(parameter::<u64>(module_parameters::size_mib.value()));
+        let size = if size == 0 { grant } else { size.min(grant) };
+        let programs = parameter::<i64>(module_parameters::programs_mib.value());
+        let programs_pages = match u64::try_from(programs) {
+            Ok(asked) => mib(asked).min(grant),
+            Err(_) => (grant / 8).min(mib(PROGRAMS_MIB_MAX)).min(if size < grant {
+                grant - size
+            } else {
+                grant
+            }),
+        };
+        let size = size.min(grant - programs_pages);
+        let most = (size / DISK_PAGES_MIN)
+            .min(u64::from(config.pools))
+            .clamp(1, u64::from(DISKS_MAX));
+        let disks = u64::from(parameter::<u32>(module_parameters::disks.value())).clamp(1, most);
+        Self {
+            disks: disks as u32,
+            disk_pages: u32::try_from(size / disks).unwrap_or(u32::MAX),
+            programs_pages,
+        }
     }
-    u32::try_from(pages).unwrap_or(u32::MAX)
 }

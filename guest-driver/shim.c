@@ -8,11 +8,14 @@
 #include <linux/cpumask.h>
 #include <linux/highmem.h>
 #include <linux/module.h>
+#include <linux/notifier.h>
 #include <linux/ratelimit.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/smp.h>
 #include <linux/spinlock.h>
+#include <linux/suspend.h>
 #include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -36,7 +39,12 @@ static struct virtio_driver vtmem_driver = {
 	.id_table = vtmem_ids,
 	.probe = vtmem_probe,
 	.remove = vtmem_remove,
+	.config_changed = vtmem_config_changed,
 	.freeze = vtmem_freeze,
+	.restore = vtmem_restore,
+	/* A reset by the PCI core, for instance by sysfs. */
+	.reset_prepare = vtmem_reset_prepare,
+	.reset_done = vtmem_restore,
 };
 
 int vtmem_register_driver(struct module *owner)
@@ -85,6 +93,28 @@ int vtmem_find_vqs(struct virtio_device *vdev, unsigned int count,
 void vtmem_del_vqs(struct virtio_device *vdev)
 {
 	vdev->config->del_vqs(vdev);
+}
+
+/* Resets the device and goes through its initialization up to FEATURES_OK. */
+int vtmem_negotiate(struct virtio_device *vdev)
+{
+	int error;
+
+	virtio_reset_device(vdev);
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_DRIVER);
+	error = vdev->config->finalize_features(vdev);
+	if (error)
+		return error;
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_FEATURES_OK);
+	if (!(vtmem_status(vdev) & VIRTIO_CONFIG_S_FEATURES_OK))
+		return -ENODEV;
+	return 0;
+}
+
+u8 vtmem_status(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev);
 }
 
 /* ---- Virtqueues ---- */
@@ -153,12 +183,47 @@ unsigned int vtmem_bio_skip(const struct bio *bio)
 #endif
 }
 
-/* ---- Locks, work, processors ---- */
-
-void vtmem_lock_init(struct spinlock *lock)
+bool vtmem_disk_is_open(struct gendisk *disk)
 {
-	spin_lock_init(lock);
+	return disk_openers(disk) > 0;
 }
+
+/* ---- Memory and sleep ---- */
+
+/* Until restored, this task's allocations do not wait for I/O, such as swap. */
+unsigned int vtmem_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void vtmem_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
+static int vtmem_pm_event(struct notifier_block *block, unsigned long event,
+			  void *data)
+{
+	if (event == PM_HIBERNATION_PREPARE && !vtmem_may_hibernate())
+		return notifier_from_errno(-EBUSY);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block vtmem_pm = {
+	.notifier_call = vtmem_pm_event,
+};
+
+int vtmem_pm_register(void)
+{
+	return register_pm_notifier(&vtmem_pm);
+}
+
+void vtmem_pm_unregister(void)
+{
+	unregister_pm_notifier(&vtmem_pm);
+}
+
+/* ---- Locks, work, processors ---- */
 
 unsigned long vtmem_lock(struct spinlock *lock)
 {
@@ -231,4 +296,5 @@ static_assert((__force u8)BLK_STS_NOSPC == 3);
 static_assert((__force u8)BLK_STS_IOERR == 10);
 static_assert((__force u32)BLK_FEAT_SYNCHRONOUS == 1 << 6);
 static_assert(GENHD_FL_NO_PART == 1 << 2);
+static_assert(VIRTIO_CONFIG_S_NEEDS_RESET == 0x40);
 static_assert(PAGE_SIZE == 4096);

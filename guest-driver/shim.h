@@ -13,6 +13,7 @@
 struct bio;
 struct delayed_work;
 struct device;
+struct gendisk;
 struct module;
 struct page;
 struct scatterlist;
@@ -25,7 +26,11 @@ struct work_struct;
 /* Implemented in Rust (virtio.rs), called by the virtio core. */
 int vtmem_probe(struct virtio_device *vdev);
 void vtmem_remove(struct virtio_device *vdev);
+void vtmem_config_changed(struct virtio_device *vdev);
 int vtmem_freeze(struct virtio_device *vdev);
+int vtmem_reset_prepare(struct virtio_device *vdev);
+int vtmem_restore(struct virtio_device *vdev);
+bool vtmem_may_hibernate(void);
 
 /* Implemented in C, called by Rust (ffi.rs). */
 int vtmem_register_driver(struct module *owner);
@@ -39,6 +44,8 @@ void vtmem_device_ready(struct virtio_device *vdev);
 int vtmem_find_vqs(struct virtio_device *vdev, unsigned int count,
 		   struct virtqueue *vqs[], struct virtqueue_info infos[]);
 void vtmem_del_vqs(struct virtio_device *vdev);
+int vtmem_negotiate(struct virtio_device *vdev);
+u8 vtmem_status(struct virtio_device *vdev);
 
 struct virtio_device *vtmem_vq_device(struct virtqueue *vq);
 unsigned int vtmem_vq_index(struct virtqueue *vq);
@@ -51,13 +58,17 @@ void vtmem_sg_buffer(struct scatterlist *sg, void *buf, unsigned int len);
 void vtmem_sg_end(struct scatterlist *sg);
 void vtmem_zero_page(struct page *page, unsigned int offset);
 unsigned int vtmem_bio_skip(const struct bio *bio);
+bool vtmem_disk_is_open(struct gendisk *disk);
 
-void vtmem_lock_init(struct spinlock *lock);
 unsigned long vtmem_lock(struct spinlock *lock);
 void vtmem_unlock(struct spinlock *lock, unsigned long flags);
 
 void vtmem_delayed_work_init(struct delayed_work *work,
 			     void (*run)(struct work_struct *work));
+unsigned int vtmem_noio_save(void);
+void vtmem_noio_restore(unsigned int flags);
+int vtmem_pm_register(void);
+void vtmem_pm_unregister(void);
 bool vtmem_ratelimit(void);
 unsigned int vtmem_cpu(void);
 unsigned int vtmem_cpus(void);

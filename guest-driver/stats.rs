@@ -10,7 +10,7 @@ use kernel::{
 pub(crate) struct Counter(Atomic<u64>);
 
 impl Counter {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Atomic::new(0))
     }
 
@@ -106,6 +106,16 @@ counters! {
     health,
     /// Events from the host.
     events,
+    /// Requests of other users than the disks: clean cache, programs.
+    calls_sent,
+    /// Those that found no room and were handed back.
+    calls_refused,
+    /// Resets of the device, after which it was set up anew.
+    resets,
+    /// Requests that were in flight at a reset and were sent again.
+    replayed,
+    /// Times that the host had forgotten this guest's pools when the device was set up anew.
+    losses,
 }
 
 impl Stats {

@@ -12,7 +12,7 @@ use core::{
     marker::PhantomData,
     ops::{Deref, DerefMut},
 };
-use kernel::{bindings, prelude::*, types::Opaque};
+use kernel::{bindings, prelude::*, sync::LockClassKey, types::Opaque};
 
 /// Data under a spinlock; see [`IrqLock::lock`].
 pub(crate) struct IrqLock<T> {
@@ -26,12 +26,16 @@ unsafe impl<T: Send> Send for IrqLock<T> {}
 unsafe impl<T: Send> Sync for IrqLock<T> {}
 
 impl<T> IrqLock<T> {
-    /// An open lock around `data`.
-    pub(crate) fn new(data: T) -> Self {
+    /// An open lock around `data`. Locks that are ever held together are of different classes
+    /// (`static_lock_class!()`), so that a kernel with lockdep can check their order.
+    pub(crate) fn new(data: T, class: Pin<&'static LockClassKey>) -> Self {
         let raw = Opaque::zeroed();
         // SAFETY: `raw` is ours. A spinlock holds no pointer to itself, so that it may be moved as
-        // long as nobody holds it or waits for it, which its owner's `&mut` rules out.
-        unsafe { ffi::vtmem_lock_init(raw.get()) };
+        // long as nobody holds it or waits for it, which its owner's `&mut` rules out. Name and class
+        // are static.
+        unsafe {
+            bindings::__spin_lock_init(raw.get(), c"vtmem".as_ptr().cast(), class.as_ptr());
+        }
         Self {
             raw,
             data: UnsafeCell::new(data),

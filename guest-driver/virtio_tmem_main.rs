@@ -16,8 +16,13 @@
 //! A page's end: swap tells of each freed slot. The flush engine gathers them and sends FLUSH
 //! requests a little later, and sees to it that none of them hits a page that was put since.
 //!
-//! [`virtio`] finds and removes devices, [`setup`] looks at what they offer, [`control`] speaks on the
+//! Other users of a device send [`call`]s to [`pools`] of their own; [`devices`] finds it for them.
+//!
+//! [`virtio`] finds and removes devices, [`setup`] looks at what they offer, [`lifecycle`] takes them through
+//! resets and sleep, [`control`] speaks on the
 //! control and event queues, [`stats`] counts and [`files`] shows it. `wire.rs` is the device's interface, the same file that the host uses.
+//!
+//! The other way round, [`balloon`] gives the host the guest's memory when the host asks for it.
 //!
 //! Two things hold everywhere: the module allocates no memory for a request other than the ring's
 //! own indirect table, for which there is a way without; and nothing that the host says is trusted
@@ -25,14 +30,22 @@
 
 use kernel::prelude::*;
 
+mod after;
+mod balloon;
 mod bio;
+mod cache;
+mod call;
 mod control;
 mod device;
+mod devices;
 mod disk;
 mod ffi;
 mod files;
 mod flush;
+mod lifecycle;
+mod pager;
 mod poll;
+mod pools;
 mod request;
 mod ring;
 mod setup;
@@ -57,7 +70,19 @@ module! {
         },
         size_mib: u64 {
             default: 0,
-            description: "Size of the disk in MiB, at most the host's grant; 0: the grant (default 0)",
+            description: "Size of all disks together in MiB, at most the host's grant; 0: what programs_mib leaves of the grant (default 0)",
+        },
+        disks: u32 {
+            default: 1,
+            description: "Disks of equal size to make of a device, so that each can be swapped off alone (default 1)",
+        },
+        programs_mib: i64 {
+            default: -1,
+            description: "MiB of the grant that are kept out of the disks, for pages of programs (/dev/tmem); -1: an eighth of the grant, at most 64 (default -1)",
+        },
+        programs_cache_mib: u64 {
+            default: 64,
+            description: "MiB that the ephemeral pools of all programs (/dev/tmem) may reserve on a device (default 64)",
         },
         queue_pairs: u16 {
             default: 0,
@@ -67,6 +92,14 @@ module! {
             default: 5,
             description: "Time from a slot's being freed to the flush of its page, in milliseconds; many freed slots shorten it (default 5)",
         },
+        balloon_floor_mib: u64 {
+            default: 0,
+            description: "Memory that the balloon leaves to the guest whatever the host wants, in MiB; 0: an eighth of the guest's memory, at least 64 (default 0)",
+        },
+        reporting: u8 {
+            default: 1,
+            description: "0: do not report free pages to the host, which could have their memory (default 1)",
+        },
         synchronous: u8 {
             default: 0,
             description: "1: tell swap that the disk is synchronous, which reads large folios back at once but writes one at a time (default 0)",
@@ -74,18 +107,32 @@ module! {
     },
 }
 
-/// The loaded module. Fields are dropped in order: the driver before its workqueue.
+/// The loaded module. Fields are dropped in order: the clean cache and programs' file, then the
+/// driver, then the workqueues, which end what is left over.
 struct Module {
+    _cache: cache::Registration,
+    _agent: balloon::Agent,
+    _pager: Pin<KBox<pager::Pager>>,
     _registration: virtio::Registration,
+    _background: pager::Background,
     _workqueue: work::Workqueue,
+    _balloons: balloon::Workqueue,
 }
 
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let workqueue = work::Workqueue::new()?;
+        let balloons = balloon::Workqueue::new()?;
+        let background = pager::Background::new()?;
+        let registration = virtio::Registration::new(module)?;
         Ok(Self {
-            _registration: virtio::Registration::new(module)?,
+            _cache: cache::Registration::new()?,
+            _registration: registration,
+            _pager: pager::Pager::new()?,
+            _background: background,
+            _agent: balloon::Agent::new(),
             _workqueue: workqueue,
+            _balloons: balloons,
         })
     }
 }

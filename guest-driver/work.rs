@@ -39,7 +39,10 @@ impl Drop for Workqueue {
     }
 }
 
-/// A device's work item; runs [`Device::send_flushes`].
+/// What a work item runs; see [`run_flushes`] and [`run_recovery`].
+pub(crate) type Run = unsafe extern "C" fn(*mut bindings::work_struct);
+
+/// A work item of a device.
 #[pin_data]
 pub(crate) struct Worker {
     #[pin]
@@ -54,9 +57,9 @@ unsafe impl Sync for Worker {}
 impl Worker {
     /// # Safety
     ///
-    /// The worker is the field `worker` of a [`Device`] in an `Arc`, and the device is not freed
-    /// before [`Worker::stop`] has returned.
-    pub(crate) unsafe fn new() -> impl PinInit<Self> {
+    /// The worker is the field of a [`Device`] in an `Arc` that `run` expects, and the device is not
+    /// freed before [`Worker::stop`] has returned.
+    pub(crate) unsafe fn new(run: Run) -> impl PinInit<Self> {
         pin_init!(Self {
             work <- Opaque::ffi_init(|slot| {
                 // SAFETY: `slot` is valid for a work item, and pinned.
@@ -101,16 +104,35 @@ impl Worker {
     }
 }
 
+/// The worker that `work` is of.
+///
 /// # Safety
 ///
-/// Called by the workqueue for the work of a [`Worker`].
-unsafe extern "C" fn run(work: *mut bindings::work_struct) {
-    // SAFETY: `work` is the first field of a `delayed_work` (asserted in shim.c), which is all of a
-    // `Worker`, which is part of a `Device` that lives until `stop` has returned.
-    let device = unsafe {
-        let work = Opaque::cast_from(work.cast::<bindings::delayed_work>().cast_const());
-        let worker = container_of!(work.cast_mut(), Worker, work);
-        &*container_of!(worker, Device, worker)
-    };
+/// `work` is the first field of a `delayed_work` (asserted in shim.c), which is all of a `Worker`.
+unsafe fn worker_of(work: *mut bindings::work_struct) -> *mut Worker {
+    let work = Opaque::cast_from(work.cast::<bindings::delayed_work>().cast_const());
+    // SAFETY: as for this function.
+    unsafe { container_of!(work.cast_mut(), Worker, work) }
+}
+
+/// Runs [`Device::send_flushes`].
+///
+/// # Safety
+///
+/// Called by the workqueue for the field `worker` of a device.
+pub(crate) unsafe extern "C" fn run_flushes(work: *mut bindings::work_struct) {
+    // SAFETY: as for this function; the device lives until `stop` has returned.
+    let device = unsafe { &*container_of!(worker_of(work), Device, worker) };
     device.send_flushes();
+}
+
+/// Runs [`Device::recover`].
+///
+/// # Safety
+///
+/// Called by the workqueue for the field `recovery` of a device.
+pub(crate) unsafe extern "C" fn run_recovery(work: *mut bindings::work_struct) {
+    // SAFETY: as for this function; the device lives until `stop` has returned.
+    let device = unsafe { &*container_of!(worker_of(work), Device, recovery) };
+    device.recover();
 }

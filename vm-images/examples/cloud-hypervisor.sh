@@ -14,13 +14,13 @@ socket=${2:?socket of the daemon}
 disk=${3:?raw copy of the disk}
 
 # shared=on makes the guest's memory a memfd that the daemon can map. queue_sizes names every
-# queue: control, event and balloon, then a get and a put queue for each of two pairs. Each queue
+# queue: control, event, balloon and report, then a get and a put queue for each of two pairs. Each queue
 # has an interrupt of its own here, so this monitor is the one to measure latency with.
 exec "${CLOUD_HYPERVISOR:-cloud-hypervisor}" \
     --cpus boot=2 \
     --memory "size=${MEMORY:-1G},shared=on" \
     --generic-vhost-user \
-    "device_type=13,socket=$socket,queue_sizes=[64,64,64,256,256,256,256]" \
+    "device_type=13,socket=$socket,queue_sizes=[64,64,64,64,256,256,256,256]" \
     --disk "path=$disk,image_type=raw" \
     --kernel "$folder/vmlinuz" --initramfs "$folder/initrd.img" \
     --cmdline "root=LABEL=tmem-root rw console=ttyS0" \

@@ -19,12 +19,12 @@ set -- \
     -object "memory-backend-memfd,id=mem0,size=$memory,share=on" \
     -machine q35,memory-backend=mem0 -m "$memory" "$@"
 
-# The device: virtio id 13 is one that QEMU has a name for. num_vqs is 3 (control, event, balloon)
-# and two for each of the daemon's queue pairs; config_size is that of the specification. No
+# The device: virtio id 13 is one that QEMU has a name for. num_vqs is 4 (control, event, balloon,
+# report) and two for each of the daemon's queue pairs; config_size is that of the specification. No
 # reconnect-ms on the socket: QEMU's generic device refuses to start with it.
 set -- \
     -chardev "socket,id=tmem0,path=$socket" \
-    -device vhost-user-test-device-pci,chardev=tmem0,virtio-id=13,num_vqs=7,vq_size=256,config_size=64 \
+    -device vhost-user-test-device-pci,chardev=tmem0,virtio-id=13,num_vqs=8,vq_size=256,config_size=64 \
     "$@"
 
 # snapshot=on leaves the disk in the cache as it is. To keep changes, make an overlay first:

@@ -68,12 +68,27 @@ impl Cache {
         progress: &Progress,
         build: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
+        self.artefact_resumed(kind, key, progress, |partial| {
+            remove_folder(partial)?;
+            fs::create_dir_all(partial).context("create folder", partial)?;
+            build(partial)
+        })
+    }
+
+    /// As [`artefact`](Self::artefact), but `build` finds in the folder what an interrupted or failed
+    /// run with the same key left there: for what takes so long that it should go on from there.
+    pub(crate) fn artefact_resumed(
+        &self,
+        kind: &str,
+        key: &str,
+        progress: &Progress,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let name = format!("{kind}-{key}");
         let ready = self.folder.join(&name);
         let _lock = self.lock(&name, progress)?;
         if !ready.is_dir() {
             let partial = self.folder.join(format!("{name}{PARTIAL}"));
-            remove_folder(&partial)?;
             fs::create_dir_all(&partial).context("create folder", &partial)?;
             build(&partial)?;
             fs::rename(&partial, &ready).context("put in place", &ready)?;
@@ -208,6 +223,25 @@ mod tests {
             !ready.join("half").exists(),
             "the partial folder was reused"
         );
+    }
+
+    #[test]
+    fn resumed_build_finds_what_the_failed_one_left() {
+        let (_dir, cache) = cache();
+        let progress = Progress::hidden();
+        let half = |folder: &Path| {
+            fs::write(folder.join("half"), "").context("write", folder)?;
+            Err(Error::NoCacheFolder)
+        };
+        assert!(cache.artefact_resumed("a", "k", &progress, half).is_err());
+        let rest = |folder: &Path| {
+            assert!(folder.join("half").exists(), "it begins anew");
+            Ok(())
+        };
+        let ready = cache
+            .artefact_resumed("a", "k", &progress, rest)
+            .expect("second try");
+        assert!(ready.join("half").exists(), "what was done is gone");
     }
 
     #[test]

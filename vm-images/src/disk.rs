@@ -49,6 +49,8 @@ const PACKAGES: &[&str] = &[
     "stress-ng",
     "redis-server",
     "redis-tools",
+    "dmsetup",
+    "fio",
 ];
 
 /// The kernel's packages come from backports, the rest from the release.

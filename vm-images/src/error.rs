@@ -130,6 +130,17 @@ pub enum Error {
         /// One that does not.
         example: String,
     },
+    /// A kernel's configuration is not the one that was asked for.
+    #[error(
+        "The configuration of kernel {release} does not take what vm-images/debug-kernel.config asks \
+         for; the source knows these options by another name, or they need others:\n{options}"
+    )]
+    NotTaken {
+        /// The kernel's release.
+        release: String,
+        /// One line an option, with what it is instead.
+        options: String,
+    },
     /// The driver's folder holds nothing that can be built.
     #[error("No driver sources in {path}: it must hold a Kbuild or Makefile")]
     NoDriver {

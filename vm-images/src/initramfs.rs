@@ -19,7 +19,7 @@ use crate::run;
 use crate::toolchain::Toolchain;
 
 /// Counted up when the way it is put together changes.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// How many builds stay in the cache.
 const KEPT: usize = 8;
@@ -292,7 +292,10 @@ fn modules(
     };
     let ko = fs::read(&module.ko).context("read", &module.ko)?;
     add(&format!("extra/{}", module::FILE_NAME), &ko)?;
-    for name in kernel.stock_modules(&spec.modules)? {
+    // What our own module builds on comes along as well.
+    let mut wanted = spec.modules.clone();
+    wanted.extend(module.depends());
+    for name in kernel.stock_modules(&wanted)? {
         let content = kernel.read_module(&name)?;
         add(name.trim_end_matches(".xz"), &content)?;
     }

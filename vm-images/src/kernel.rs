@@ -5,8 +5,13 @@
 //! The suite moves, so no version is written down here, but the series that is proven: the newest for
 //! which image, headers and source agree is taken, of that series if there is one (`choice`), and the
 //! tree is prepared by `tree`.
+//!
+//! Of the same source comes, when it is asked for, a kernel with the kernel's own checkers on, which is
+//! built here and takes its time (`debug`).
 
 mod choice;
+mod debug;
+mod options;
 mod stock;
 mod tree;
 
@@ -17,7 +22,6 @@ use crate::error::{Error, IoContext, Result};
 use crate::key::KeyBuilder;
 use crate::toolchain::{self, Toolchain};
 use choice::{Candidate, VARIABLE, Wish};
-pub(crate) use tree::CC;
 
 /// How many kernels are looked into when the newest turn out unfit: each costs a download.
 const TRIES: usize = 3;
@@ -36,7 +40,33 @@ pub struct Kernel {
     version: String,
     files: Files,
     tree: PathBuf,
+    compiler: &'static str,
     /// How to come by another.
+    advice: String,
+}
+
+/// Which of the two kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flavour {
+    /// Debian's, as it is.
+    #[default]
+    Stock,
+    /// Built here from Debian's source, with the kernel's checkers on.
+    Debug,
+}
+
+impl Flavour {
+    /// The debug kernel, if `debug` is wanted.
+    #[must_use]
+    pub const fn debug_if(debug: bool) -> Self {
+        if debug { Self::Debug } else { Self::Stock }
+    }
+}
+
+/// A kernel of Debian's, unpacked and found fit.
+struct Chosen {
+    candidate: Candidate,
+    files: Files,
     advice: String,
 }
 
@@ -50,6 +80,17 @@ struct Files {
 }
 
 impl Kernel {
+    /// One of the two kernels: see [`ensure`](Self::ensure) and [`ensure_debug`](Self::ensure_debug).
+    ///
+    /// # Errors
+    /// As theirs.
+    pub fn of(flavour: Flavour, toolchain: &Toolchain, wanted: Option<&str>) -> Result<Self> {
+        match flavour {
+            Flavour::Stock => Self::ensure(toolchain, wanted),
+            Flavour::Debug => Self::ensure_debug(toolchain, wanted),
+        }
+    }
+
     /// Chooses a kernel, the newest of the proven series, then the newest of all, or the one named by
     /// `wanted` (an upstream version such as
     /// 7.2.12, or a full release), unpacks its packages and prepares the source tree. The
@@ -64,6 +105,53 @@ impl Kernel {
     /// with the chosen one, such as errors of apt and make, or [`Error::SymbolsDiffer`] when the
     /// rebuilt crates are not Debian's.
     pub fn ensure(toolchain: &Toolchain, wanted: Option<&str>) -> Result<Self> {
+        let Chosen {
+            candidate,
+            files,
+            advice,
+        } = Self::choose(toolchain, wanted)?;
+        let release = candidate.release.clone();
+        let failed = Error::with_kernel("Preparing the source tree", &release, &advice);
+        let tree = tree::ensure(toolchain, &candidate, &files).map_err(failed)?;
+        toolchain.cache.prune("kernel-packages", KEPT)?;
+        toolchain.cache.prune("kernel-tree", KEPT)?;
+        Ok(Self {
+            toolchain: toolchain.clone(),
+            release,
+            version: candidate.version,
+            files,
+            tree,
+            compiler: tree::CC,
+            advice,
+        })
+    }
+
+    /// The kernel with checkers: of the same source as the one that [`ensure`](Self::ensure) chooses,
+    /// configured by `debug-kernel.config` of this crate, and built here unless it is there.
+    ///
+    /// # Errors
+    /// Those of [`ensure`](Self::ensure), and [`Error::WithKernel`] around [`Error::NotTaken`] when an
+    /// option does not come out as wanted, or around [`Error::Command`] when the build fails.
+    pub fn ensure_debug(toolchain: &Toolchain, wanted: Option<&str>) -> Result<Self> {
+        let Chosen {
+            candidate, advice, ..
+        } = Self::choose(toolchain, wanted)?;
+        let failed = Error::with_kernel("Building the debug kernel", &candidate.release, &advice);
+        let built = debug::ensure(toolchain, &candidate).map_err(failed)?;
+        toolchain.cache.prune("debug-kernel", debug::KEPT)?;
+        Ok(Self {
+            toolchain: toolchain.clone(),
+            version: format!("{}{}", candidate.version, debug::LOCAL_VERSION),
+            release: built.release,
+            files: built.files,
+            tree: built.tree,
+            compiler: debug::COMPILER,
+            advice,
+        })
+    }
+
+    /// The packages of the kernel that [`ensure`](Self::ensure) speaks of.
+    fn choose(toolchain: &Toolchain, wanted: Option<&str>) -> Result<Chosen> {
         let wish = Wish::new(wanted, std::env::var(VARIABLE).ok());
         let all = choice::candidates(&toolchain.apt)?;
         let mut reasons = Vec::new();
@@ -86,8 +174,8 @@ impl Kernel {
             tries += 1;
             let release = &candidate.release;
             let advice = choice::advice(&all, release);
-            let failed = |what| Error::with_kernel(what, release, &advice);
-            let files = unpack(toolchain, candidate).map_err(failed("Getting the packages"))?;
+            let failed = Error::with_kernel("Getting the packages", release, &advice);
+            let files = unpack(toolchain, candidate).map_err(failed)?;
             if let Some(reason) = unfit(toolchain, &files)? {
                 if wish.is_some() {
                     return Err(Error::KernelUnfit {
@@ -107,16 +195,9 @@ impl Kernel {
                     .progress
                     .line(&format!("Passing over kernel {reason}"));
             }
-            let tree = tree::ensure(toolchain, candidate, &files)
-                .map_err(failed("Preparing the source tree"))?;
-            toolchain.cache.prune("kernel-packages", KEPT)?;
-            toolchain.cache.prune("kernel-tree", KEPT)?;
-            return Ok(Self {
-                toolchain: toolchain.clone(),
-                release: release.clone(),
-                version: candidate.version.clone(),
+            return Ok(Chosen {
+                candidate: candidate.clone(),
                 files,
-                tree,
                 advice,
             });
         }
@@ -144,7 +225,7 @@ impl Kernel {
         &self.version
     }
 
-    /// The bootable image.
+    /// The bootable image; of the debug kernel, the ELF file that is entered by the PVH note.
     #[must_use]
     pub fn vmlinuz(&self) -> &Path {
         &self.files.vmlinuz
@@ -176,6 +257,11 @@ impl Kernel {
     /// What follows the upstream version in the release: make calls it LOCALVERSION.
     pub(crate) fn local_version(&self) -> &str {
         choice::local_version(&self.release)
+    }
+
+    /// The word that tells make which compiler this kernel was built with.
+    pub(crate) fn compiler(&self) -> &'static str {
+        self.compiler
     }
 }
 

@@ -4,7 +4,8 @@
 //! ```text
 //!  host's apt ── apt ──► Toolchain (root of unpacked packages: compilers, QEMU, guest programs)
 //!                │            │
-//!                └──► Kernel (stock image + prepared source tree of the same version)
+//!                └──► Kernel (stock image + prepared source tree of the same version,
+//!                             │      or one built of that source with the kernel's checkers on)
 //!                             │
 //!     driver's folder ──► Module (virtio_tmem.ko)
 //!                             │
@@ -39,7 +40,7 @@ pub use cache::Cache;
 pub use disk::DiskImage;
 pub use error::{Error, Result};
 pub use initramfs::{GuestFile, Initramfs, InitramfsSpec, REDIS, STRESS_NG};
-pub use kernel::Kernel;
+pub use kernel::{Flavour, Kernel};
 pub use module::Module;
 pub use prereqs::{Consent, Prereqs};
 pub use progress::{Progress, Step};

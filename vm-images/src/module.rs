@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::chroot::Bind;
 use crate::error::{Error, IoContext, Result};
-use crate::kernel::{CC, Kernel};
+use crate::kernel::Kernel;
 use crate::key::{self, KeyBuilder};
 use crate::run;
 
@@ -82,6 +82,17 @@ impl Module {
         }
         Ok(module)
     }
+
+    /// The stock modules that it needs.
+    pub(crate) fn depends(&self) -> impl Iterator<Item = String> {
+        let words = self
+            .modinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("depends:"))
+            .unwrap_or_default();
+        let names = words.split(',').map(str::trim);
+        names.filter(|name| !name.is_empty()).map(str::to_owned)
+    }
 }
 
 /// Runs make, and keeps what came of it in `folder`.
@@ -97,9 +108,9 @@ fn make(kernel: &Kernel, folder: &Path, work: &Path) -> Result<()> {
         _ => {}
     }
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let local = kernel.local_version();
+    let (local, compiler) = (kernel.local_version(), kernel.compiler());
     let script = format!(
-        "make -j{jobs} -C /kernel {CC} LOCALVERSION={local} M=/output modules\n\
+        "make -j{jobs} -C /kernel {compiler} LOCALVERSION={local} M=/output modules\n\
          [ -e /output/{FILE_NAME} ] || exit 0
 \
          strip --strip-debug -o /output/stripped.ko /output/{FILE_NAME}
@@ -149,6 +160,11 @@ fn sources(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         ];
         name.starts_with('.') || ends.iter().any(|end| name.ends_with(end))
     };
+    // A folder with a Cargo.toml holds programs of the guest, whose changes are none of the module's.
+    let crates = |name: &Path| {
+        let first = name.components().next();
+        first.is_some_and(|first| folder.join(first).join("Cargo.toml").exists())
+    };
     Ok(key::files_below(folder)?
         .into_iter()
         .filter(|path| !leftover(path))
@@ -156,6 +172,7 @@ fn sources(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
             let name = path.strip_prefix(folder).unwrap_or(&path).to_path_buf();
             (name, path)
         })
+        .filter(|(name, _)| !crates(name))
         .collect())
 }
 
@@ -196,7 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn build_leftovers_are_not_sources() {
+    fn modules_that_ours_needs_are_read_from_its_description() {
+        let module = |modinfo: &str| Module {
+            ko: PathBuf::new(),
+            debug_ko: PathBuf::new(),
+            modinfo: modinfo.to_owned(),
+            warnings: String::new(),
+        };
+        let two = module("license: GPL\ndepends:        dm-mod,other\nname: x\n");
+        assert_eq!(two.depends().collect::<Vec<_>>(), ["dm-mod", "other"]);
+        assert_eq!(module("depends:        \n").depends().count(), 0);
+    }
+
+    #[test]
+    fn build_leftovers_and_programs_are_not_sources() {
         let dir = tempfile::tempdir().expect("temporary folder");
         for name in [
             "Kbuild",
@@ -208,6 +238,10 @@ mod tests {
         ] {
             fs::write(dir.path().join(name), "").expect("write");
         }
+        let program = dir.path().join("user/src");
+        fs::create_dir_all(&program).expect("folder");
+        fs::write(dir.path().join("user/Cargo.toml"), "").expect("write");
+        fs::write(program.join("main.rs"), "").expect("write");
         let names: Vec<PathBuf> = sources(dir.path())
             .expect("list")
             .into_iter()

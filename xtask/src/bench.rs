@@ -7,10 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use tmem_bench::{
-    DeviceOptions, Figures, PoliciesOptions, Report, Row, StoreOptions, TiersOptions,
+    DeviceOptions, Figures, PoliciesOptions, Report, Row, StoreOptions, StorePart, TiersOptions,
 };
 use tmem_vm_tests::build;
 use vm_images::{Cache, Consent, Prereqs, Progress, Toolchain};
+
+use crate::programs::Programs;
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -28,6 +30,30 @@ enum Area {
     Store,
     /// Demotion, restarts, metadata, size, and other stores beside DRAM with a file.
     Tiers,
+}
+
+/// What can be measured alone of the area store.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Part {
+    /// One get at a time, beside a ping-pong.
+    Single,
+    /// Pages for each busy processor, beside Valkey and memcached.
+    Peers,
+    /// Two copies, and mutual TLS.
+    Copies,
+    /// Deaths, stalls, repair.
+    Faults,
+}
+
+impl From<Part> for StorePart {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Single => Self::Single,
+            Part::Peers => Self::Peers,
+            Part::Copies => Self::Copies,
+            Part::Faults => Self::Faults,
+        }
+    }
 }
 
 /// Measure, and print the figures with their floors and peers.
@@ -53,6 +79,9 @@ pub(crate) struct Arguments {
     /// Recorded traces to replay as well (of the area policies).
     #[arg(long = "trace", value_name = "FILE", num_args = 1..)]
     traces: Vec<PathBuf>,
+    /// Measure this part alone (of the area store); may be given several times.
+    #[arg(long = "part", value_name = "PART")]
+    parts: Vec<Part>,
     /// The folder in which files are written and read (of the area tiers), instead of /var/tmp; not on
     /// a file system in memory.
     #[arg(long, value_name = "DIR")]
@@ -75,10 +104,7 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
             quick: arguments.quick,
             traces: arguments.traces.clone(),
         })?,
-        Area::Store => {
-            let [server] = build::host_programs(["remote-store"])?;
-            tmem_bench::store(&StoreOptions::new(server, arguments.quick))?.into()
-        }
+        Area::Store => store(arguments, consent)?.into(),
         Area::Tiers => tmem_bench::tiers(&TiersOptions {
             quick: arguments.quick,
             folder: arguments.dir.clone(),
@@ -137,6 +163,32 @@ fn device(arguments: &Arguments, consent: Consent) -> Result<Report> {
         quick: arguments.quick,
     };
     Ok(tmem_bench::device(&options)?)
+}
+
+/// The area `store`, with our server as it is built now.
+fn store(arguments: &Arguments, consent: Consent) -> Result<Report> {
+    let [server] = build::host_programs(["remote-store"])?;
+    // The scripts that start the toolchain root's programs are there as long as this is.
+    let programs = match Programs::ensure(consent) {
+        Ok(programs) => Some(programs),
+        Err(error) => {
+            let progress = Progress::stderr();
+            progress.line(&format!("without peers: {error:#}"));
+            None
+        }
+    };
+    let peer = |variable: &str, name: &str| {
+        let named = std::env::var_os(variable).map(PathBuf::from);
+        named.or_else(|| programs.as_ref()?.find(name))
+    };
+    let options = StoreOptions {
+        server,
+        valkey: peer("TMEM_VALKEY_SERVER", "valkey-server"),
+        memcached: peer("TMEM_MEMCACHED", "memcached"),
+        parts: arguments.parts.iter().copied().map(Into::into).collect(),
+        quick: arguments.quick,
+    };
+    Ok(tmem_bench::store(&options)?)
 }
 
 /// What a row that missed its goal reached, and how far that scatters: noise shows there.

@@ -20,7 +20,7 @@ use tmem_vm_tests::bench::Figures;
 use tmem_vm_tests::daemon::{Daemon, Setup};
 use tmem_vm_tests::guest::Guest;
 use tmem_vm_tests::vmm::{Lines, Machine, Qemu, TmemDevice, Vmm};
-use vm_images::{Consent, Prereqs, Progress};
+use vm_images::{Consent, Flavour, Prereqs, Progress};
 
 use report::Report;
 use stores::Cast;
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
     let started = Instant::now();
     Prereqs::ensure(consent)?;
     let progress = Progress::stderr();
-    let artifacts = Artifacts::prepare("demo", Extras::Workloads, &progress)?;
+    let artifacts = Artifacts::prepare("demo", Extras::Workloads, Flavour::Stock, &progress)?;
     let (qemu, kvm_refusal) = Qemu::probe(&artifacts.qemu, &artifacts.kernel);
     if let Some(reason) = &kvm_refusal {
         progress.line(&format!(
@@ -151,10 +151,11 @@ impl Stage {
             kernel: artifacts.kernel.clone(),
             initramfs: artifacts.initramfs.clone(),
             cmdline: String::new(),
-            tmem: Some(TmemDevice {
+            tmem: vec![TmemDevice {
                 socket: daemon.socket(GUEST),
                 queue_pairs: QUEUE_PAIRS,
-            }),
+            }],
+            disk: None,
         };
         let lines = Lines::of(GUEST, &artifacts.logs, sockets.path());
         let mut guest = Guest::boot(&vmm, &machine, lines)?;

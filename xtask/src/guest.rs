@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use vm_images::{
-    Cache, Consent, Initramfs, InitramfsSpec, Kernel, Module, Prereqs, Progress, Toolchain,
+    Cache, Consent, Flavour, Initramfs, InitramfsSpec, Kernel, Module, Prereqs, Progress, Toolchain,
 };
 
 use crate::workspace;
@@ -14,8 +14,8 @@ use crate::workspace;
 /// What the guest runs when no scenario is given.
 const SHELL: &str = "#!/bin/sh\necho 'Leave with: exit'\nexec setsid -c bash -i\n";
 
-/// Two processors have two pairs of request queues, after control, event and balloon queue.
-const DEVICE: &str = "vhost-user-test-device-pci,chardev=tmem0,virtio-id=13,num_vqs=7,\
+/// Two processors have two pairs of request queues, after control, event, balloon and report queue.
+const DEVICE: &str = "vhost-user-test-device-pci,chardev=tmem0,virtio-id=13,num_vqs=8,\
                       vq_size=256,config_size=64";
 
 /// Boot the test guest on this terminal, with a shell or a scenario of your own.
@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Kernel to boot: an upstream version (7.2.12) or a full release.
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
+    /// Boot the debug kernel of that version, which is built first when it is not there.
+    #[arg(long)]
+    debug_kernel: bool,
     /// Folder of the driver's sources.
     #[arg(long, value_name = "DIR", default_value_os_t = workspace::driver())]
     driver: PathBuf,
@@ -50,7 +53,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> anyhow::Result<()> {
     Prereqs::ensure(consent)?;
     let toolchain = Toolchain::ensure(&Cache::open()?, &Progress::stderr())?;
-    let kernel = Kernel::ensure(&toolchain, arguments.kernel.as_deref())?;
+    let flavour = Flavour::debug_if(arguments.debug_kernel);
+    let kernel = Kernel::of(flavour, &toolchain, arguments.kernel.as_deref())?;
     let module = Module::build(&kernel, &arguments.driver)?;
     let scenario = match &arguments.scenario {
         Some(path) => fs::read_to_string(path)
@@ -88,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> anyhow::Result<()>
     .arg(kernel.vmlinuz())
     .arg("-initrd")
     .arg(&initramfs)
-    .args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    .args(["-append", "console=ttyS0 panic=-1 quiet no_timer_check"]);
     if let Some(socket) = &arguments.socket {
         qemu.arg("-chardev")
             .arg(format!("socket,id=tmem0,path={}", socket.display()))

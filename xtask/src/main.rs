@@ -26,6 +26,7 @@ Examples:
   cargo xtask conformance                The device, checked by a bare-metal guest in seconds
   cargo xtask test --guests-only --filter swapped
   cargo xtask test --guests-only --filter killed --kills 200
+  cargo xtask test --debug-kernel        Tests in guests on a kernel with KASAN, lockdep and others
   cargo xtask module                     Build virtio_tmem.ko for the newest kernel that fits
   cargo xtask module --kernel 7.2.12     ... for one of your choice
   cargo xtask image                      A bootable Debian disk with the module installed

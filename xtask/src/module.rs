@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use vm_images::{Cache, Consent, Kernel, Module, Prereqs, Progress, Toolchain};
+use vm_images::{Cache, Consent, Flavour, Kernel, Module, Prereqs, Progress, Toolchain};
 
 use crate::workspace;
 
@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// when left out.
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
+    /// Build for the debug kernel of that version, which is built first when it is not there.
+    #[arg(long)]
+    debug_kernel: bool,
     /// Folder of the driver's sources.
     #[arg(long, value_name = "DIR", default_value_os_t = workspace::driver())]
     driver: PathBuf,
@@ -22,7 +25,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> anyhow::Result<()> {
     Prereqs::ensure(consent)?;
     let toolchain = Toolchain::ensure(&Cache::open()?, &Progress::stderr())?;
-    let kernel = Kernel::ensure(&toolchain, arguments.kernel.as_deref())?;
+    let flavour = Flavour::debug_if(arguments.debug_kernel);
+    let kernel = Kernel::of(flavour, &toolchain, arguments.kernel.as_deref())?;
     let module = Module::build(&kernel, &arguments.driver)?;
     print!("{}", module.modinfo);
     println!("kernel:         {}", kernel.release());

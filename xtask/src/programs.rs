@@ -4,7 +4,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -53,6 +53,12 @@ impl Programs {
             path: env::join_paths(folders).context("Cannot put a folder on PATH")?,
             _scripts: scripts,
         })
+    }
+
+    /// One of them.
+    pub(crate) fn find(&self, name: &str) -> Option<PathBuf> {
+        let mut places = env::split_paths(&self.path).map(|folder| folder.join(name));
+        places.find(|place| place.is_file())
     }
 
     /// Lets a command, and what it starts, find them.

@@ -3,10 +3,11 @@
 //! tests in guests.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tmem_vm_tests::{Options, run_all};
-use vm_images::{Consent, Prereqs, Progress};
+use vm_images::{Consent, Flavour, Prereqs, Progress};
 
 use crate::programs::Programs;
 use crate::{conformance, sim, workspace};
@@ -33,10 +34,18 @@ pub(crate) struct Arguments {
     /// How often a test kills the daemon's worker; TMEM_KILLS or 40 when left out.
     #[arg(long, value_name = "NUMBER")]
     kills: Option<u32>,
+    /// Run only the tests in guests, on the debug kernel: KASAN, lockdep and others are on, and any
+    /// report of theirs is a failure. The kernel is built first when it is not there, which takes long.
+    #[arg(long, conflicts_with = "no_guests")]
+    debug_kernel: bool,
+    /// With --debug-kernel, how many minutes the fuzzer of /dev/tmem runs; 10 when left out.
+    #[arg(long, value_name = "MINUTES", requires = "debug_kernel")]
+    fuzz_minutes: Option<u64>,
 }
 
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
-    if !arguments.guests_only {
+    let flavour = Flavour::debug_if(arguments.debug_kernel);
+    if !arguments.guests_only && flavour == Flavour::Stock {
         crates(&Programs::ensure(consent)?)?;
         let progress = Progress::stderr();
         progress.line(&format!("cargo xtask sim --seeds {SEEDS}"));
@@ -50,9 +59,10 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
         return Ok(());
     }
     Prereqs::ensure(consent)?;
-    let conformance = match arguments.filter {
-        Some(_) => None,
-        None => Some(conformance::run_all(
+    let conformance = match (&arguments.filter, flavour) {
+        // The conformance guest has no kernel.
+        (Some(_), _) | (None, Flavour::Debug) => None,
+        (None, Flavour::Stock) => Some(conformance::run_all(
             &conformance::Arguments::all(arguments.seed),
             consent,
         )?),
@@ -61,6 +71,10 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
         filter: arguments.filter.clone(),
         seed: arguments.seed,
         kills: arguments.kills,
+        flavour,
+        fuzz: arguments
+            .fuzz_minutes
+            .map(|minutes| Duration::from_secs(minutes.saturating_mul(60))),
     })?;
     let progress = Progress::stderr();
     if let Some(checks) = conformance {

@@ -54,7 +54,8 @@ pub struct Settings {
     pub hedge: Hedge,
     /// How long to look for an answer before sleeping. Zero: not at all.
     pub poll: Duration,
-    /// An answer that takes longer does not count, and its connection is closed.
+    /// An answer that takes longer does not count, and its connection is closed. A read that can turn to
+    /// another copy does so earlier: [`Self::failover_after`].
     pub request_timeout: Duration,
     /// A connection that takes longer fails.
     pub connect_timeout: Duration,
@@ -144,6 +145,14 @@ pub enum BadSettings {
 }
 
 impl Settings {
+    /// A read that can turn to another copy waits for one no longer than this: two advert periods, and
+    /// two thirds of what it waits for the last copy there is. So a store that stands still costs less
+    /// than the three periods after which it is dead.
+    #[must_use]
+    pub fn failover_after(&self) -> Duration {
+        (self.advert_period * 2).min(self.request_timeout * 2 / 3)
+    }
+
     /// Refuses what cannot be.
     ///
     /// # Errors
@@ -193,6 +202,20 @@ mod tests {
             slots: 8,
             replicas: 2,
             ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn a_read_turns_to_another_copy_well_before_a_store_is_dead() {
+        for (period, timeout) in [(100, 300), (10, 300), (10_000, 300), (100, 50)] {
+            let settings = Settings {
+                advert_period: Duration::from_millis(period),
+                request_timeout: Duration::from_millis(timeout),
+                ..good()
+            };
+            let after = settings.failover_after();
+            assert!(after * 3 <= settings.advert_period * 6, "{settings:?}");
+            assert!(after < settings.request_timeout, "{settings:?}");
         }
     }
 

@@ -36,6 +36,7 @@ mod negotiate;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upcoming;
 
 pub use decode::{Decoded, Front, ReplyDecoder, RequestDecoder};
 pub use encode::{Encoder, GetDoneWriter};
@@ -54,3 +55,4 @@ pub use limits::{
 pub use message::{Reply, Request};
 pub use negotiate::{Agreed, Offer, negotiate};
 pub use status::{Reason, Status};
+pub use upcoming::upcoming;

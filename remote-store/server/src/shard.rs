@@ -26,6 +26,8 @@ use crate::store::{Store, StoreError};
 const SPARE_MAX: usize = 8;
 /// The load is that of a span of at least this length.
 const LOAD_SPAN: Duration = Duration::from_millis(100);
+/// A connection is alone on its shard after so many batches in a row.
+const ALONE: u32 = 8;
 
 /// What the connections of one thread share.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ pub struct Shard {
     spare: RefCell<Vec<Vec<u8>>>,
     /// Batches that were served.
     served: Cell<u64>,
+    /// The connection that was served last, and how many batches in a row.
+    last: Cell<(u64, u32)>,
+    /// The thread does not sleep now, but polls.
+    awake: Cell<bool>,
     /// Somebody else writes the log, and calls [`Shard::logged`].
     log_is_written: Cell<bool>,
     /// Who waits for the log.
@@ -68,6 +74,8 @@ impl Store {
             writing: RefCell::new(BytesMut::with_capacity(WRITE_BYTES + FRAME_MAX)),
             spare: RefCell::default(),
             served: Cell::new(0),
+            last: Cell::default(),
+            awake: Cell::new(false),
             log_is_written: Cell::new(false),
             waiting_for_log: RefCell::default(),
             waiting: RefCell::new(None),
@@ -147,12 +155,37 @@ impl Shard {
         }
     }
 
-    /// Counts a batch that was served.
-    pub(crate) fn worked(&self, from: Instant, to: Instant) {
+    /// From now on the thread polls, or does not any more.
+    pub(crate) fn set_awake(&self, awake: bool) {
+        self.awake.set(awake);
+    }
+
+    /// The thread polls, and all that it served lately was this connection.
+    pub(crate) fn is_awake_for(&self, connection: u64) -> bool {
+        let (last, in_a_row) = self.last.get();
+        self.awake.get() && last == connection && in_a_row >= ALONE
+    }
+
+    /// The load is told as of now, though nothing was served.
+    pub(crate) fn idled(&self, now: Instant) {
+        self.load(now, now);
+    }
+
+    /// Counts a batch of a connection that was served.
+    pub(crate) fn worked(&self, connection: u64, from: Instant, to: Instant) {
         self.served.set(self.served.get() + 1);
+        let in_a_row = match self.last.get() {
+            (last, in_a_row) if last == connection => in_a_row.saturating_add(1),
+            _ => 1,
+        };
+        self.last.set((connection, in_a_row));
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();
         }
+        self.load(from, to);
+    }
+
+    fn load(&self, from: Instant, to: Instant) {
         self.busy
             .set(self.busy.get() + to.saturating_duration_since(from));
         let since = self.since.get().unwrap_or(from);

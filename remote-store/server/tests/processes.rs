@@ -56,6 +56,49 @@ fn store_ends_quickly_with_goodbyes_when_asked_to() {
 }
 
 #[test]
+fn a_store_that_polls_hears_of_one_connection_and_of_others_between() {
+    let polls = ["--poll-us", "1000000", "--shards", "1"];
+    let store = Process::start(&[&["--listen", LOCAL, "--capacity", "4MiB"], &polls[..]].concat());
+    run(async {
+        let mut first = client(store.addresses[0], 1).await;
+        let pages: Vec<_> = (0..100).map(page).collect();
+        let all: Vec<_> = (0..100)
+            .zip(&pages)
+            .map(|(at, page)| (at, 1, page))
+            .collect();
+        // Alone, one at a time and then as many as come in many pieces.
+        for put in &all {
+            assert_eq!(first.put(&[*put]).await, [Status::Ok]);
+        }
+        for generation in 2..5 {
+            let again: Vec<_> = all.iter().map(|put| (put.0, generation, put.2)).collect();
+            assert!(first.put(&again).await.iter().all(|status| status.is_ok()));
+        }
+        let mut second = client(store.addresses[0], 1).await;
+        for (at, page) in (0..100).zip(&pages) {
+            assert_eq!(first.get(&[at]).await, [Ok((4, *page))]);
+            if at % 10 == 0 {
+                assert_eq!(second.get(&[at]).await, [Ok((4, *page))]);
+            }
+        }
+        drop(first);
+        let indexes: Vec<u32> = (0..100).collect();
+        for _ in 0..20 {
+            let got = second.get(&indexes).await;
+            assert!(
+                got.iter()
+                    .zip(&pages)
+                    .all(|(got, page)| *got == Ok((4, *page)))
+            );
+        }
+        // A newer client is let in at once, and the older one told.
+        let third = client(store.addresses[0], 2).await;
+        assert!(matches!(second.hear().await, Heard::Goodbye(of) if of.reason == Reason::Fenced));
+        drop(third);
+    });
+}
+
+#[test]
 fn socket_that_was_left_behind_is_taken_over_and_one_in_use_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("store.sock");

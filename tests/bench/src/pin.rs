@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{Error, Result};
 
@@ -49,6 +51,12 @@ pub(crate) fn anywhere() -> Result<()> {
     (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
     // The kernel leaves out what is not there or not allowed.
     Ok(sched_setaffinity(None, &all)?)
+}
+
+/// How long this thread has run so far.
+pub(crate) fn ran() -> Duration {
+    let ran = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(ran).unwrap_or_default()
 }
 
 /// How often all threads of a process have gone to sleep so far; 0 when it is gone.

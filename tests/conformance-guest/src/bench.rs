@@ -32,7 +32,7 @@ const SLOT_ANSWER: usize = 1536;
 /// Pages of each stage: the largest request.
 pub(crate) const STAGE_PAGES: usize = BATCH_PAGES_MAX as usize;
 /// Event buffers that are kept available.
-const EVENT_BUFFERS: u16 = 8;
+pub(crate) const EVENT_BUFFERS: u16 = 8;
 /// What a buffer holds before the device writes to it.
 pub(crate) const UNTOUCHED: u64 = 0xeeee_eeee_eeee_eeee;
 /// A byte of that.
@@ -200,12 +200,22 @@ impl Bench {
     /// Makes event buffers available, the first at descriptor 0 each time.
     pub(crate) fn supply_events(&mut self, count: u16) {
         for nth in 0..count {
-            let buffer = self.event_buffer(nth);
-            let ring = &mut self.rings[usize::from(QUEUE_EVENT)];
-            crate::ring::Descriptor::writable(buffer).write(ring.descriptors, nth);
-            ring.enter(nth);
+            self.enter_event(nth);
         }
         self.rings[usize::from(QUEUE_EVENT)].publish(self.transport);
+    }
+
+    /// Makes one event buffer available, which the device does not have.
+    pub(crate) fn supply_event(&mut self, nth: u16) {
+        self.enter_event(nth);
+        self.rings[usize::from(QUEUE_EVENT)].publish(self.transport);
+    }
+
+    fn enter_event(&mut self, nth: u16) {
+        let buffer = self.event_buffer(nth);
+        let ring = &mut self.rings[usize::from(QUEUE_EVENT)];
+        crate::ring::Descriptor::writable(buffer).write(ring.descriptors, nth);
+        ring.enter(nth);
     }
 
     /// The `nth` buffer for an event.

@@ -2,6 +2,7 @@
 //! The checks, and how one is run. A check leaves nothing behind: each begins with a device that was
 //! reset, in a new epoch without pools.
 
+mod balloon;
 mod depth;
 mod events;
 mod grant;
@@ -72,6 +73,7 @@ const CHECKS: &[&[Check]] = &[
     refusals::CHECKS,
     lengths::CHECKS,
     grant::CHECKS,
+    balloon::CHECKS,
     events::CHECKS,
     depth::CHECKS,
     race::CHECKS,

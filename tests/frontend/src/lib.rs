@@ -16,6 +16,7 @@
 //! Every wait has a deadline ([`WAIT`]), so that a device that hangs fails the test.
 #![forbid(unsafe_code)]
 
+mod balloon;
 mod connection;
 mod driver;
 mod error;
@@ -30,6 +31,7 @@ mod watchdog;
 
 use std::time::Duration;
 
+pub use balloon::BalloonQueues;
 pub use connection::Connection;
 pub use driver::{Driver, Hello, Pair};
 pub use error::{Error, Result};

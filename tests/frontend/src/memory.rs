@@ -2,6 +2,7 @@
 //! Guest memory: one or more regions, each a memfd that the device maps as well.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -140,6 +141,20 @@ impl GuestMemory {
                     .expect("every region has a file")
             })
             .collect()
+    }
+
+    /// Pages of the regions' files that are there, by the kernel's count.
+    pub fn file_pages(&self) -> Result<u64> {
+        let mut blocks = 0;
+        for region in self.map.iter() {
+            let file = region.file_offset().expect("every region has a file");
+            let bytes = region.len();
+            let stat = file.file().metadata();
+            blocks += stat
+                .map_err(|source| Error::Memory { bytes, source })?
+                .blocks();
+        }
+        Ok(blocks * 512 / tmem_abi::PAGE_SIZE as u64)
     }
 
     /// End of the highest region: the first address beyond guest memory.

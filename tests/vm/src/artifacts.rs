@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vm_images::{
-    Cache, GuestFile, Initramfs, InitramfsSpec, Kernel, Module, Progress, REDIS, STRESS_NG,
-    Toolchain,
+    Cache, Flavour, GuestFile, Initramfs, InitramfsSpec, Kernel, Module, Progress, REDIS,
+    STRESS_NG, Toolchain,
 };
 
 /// Folder in the guest with what comes from this crate.
@@ -24,11 +24,17 @@ pub enum Extras {
     None,
     /// stress-ng and redis.
     Workloads,
+    /// The programs that page by themselves.
+    Pager,
+    /// What a guest with a disk needs.
+    Disk,
 }
 
 /// Files and programs, ready for use.
 #[derive(Debug)]
 pub struct Artifacts {
+    /// Which kernel it is.
+    pub flavour: Flavour,
     /// Kernel image.
     pub kernel: PathBuf,
     /// Kernel release, such as `7.2.12+deb13-cloud-amd64`.
@@ -49,18 +55,24 @@ impl Artifacts {
     ///
     /// # Errors
     /// If any of it cannot be built; the message says what is missing.
-    pub fn prepare(purpose: &str, extras: Extras, progress: &Progress) -> Result<Self> {
-        let step = progress.step("Daemon, tmemctl, store and workload");
+    pub fn prepare(
+        purpose: &str,
+        extras: Extras,
+        flavour: Flavour,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let step = progress.step("Daemon, tmemctl, store, agent and workload");
         let [daemon, tmemctl, remote_store] =
             build::host_programs(["vhost-device-tmem", "tmemctl", "remote-store"])?;
         let workload = build::workload()?;
+        let agent = build::agent()?;
         step.done("built");
 
         let cache = Cache::open()?;
         let toolchain = Toolchain::ensure(&cache, progress)?;
-        let kernel = Kernel::ensure(&toolchain, None)?;
+        let kernel = Kernel::of(flavour, &toolchain, None)?;
         let module = Module::build(&kernel, &build::workspace().join("guest-driver"))?;
-        let spec = spec(&workload, extras)?;
+        let spec = spec(&workload, &agent, extras)?;
         let initramfs = Initramfs::build(&toolchain, &kernel, &module, &spec)?;
 
         // Programs lie in TARGET/release; the logs go beside that.
@@ -72,6 +84,7 @@ impl Artifacts {
         std::fs::create_dir_all(&logs)
             .with_context(|| format!("Cannot create {}", logs.display()))?;
         Ok(Self {
+            flavour,
             kernel: kernel.vmlinuz().to_owned(),
             release: kernel.release().to_owned(),
             initramfs,
@@ -87,7 +100,7 @@ impl Artifacts {
 }
 
 /// What goes into the initial file system beside kernel module and usual programs.
-fn spec(workload: &Path, extras: Extras) -> Result<InitramfsSpec> {
+fn spec(workload: &Path, agent: &Path, extras: Extras) -> Result<InitramfsSpec> {
     let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let serve = scenarios.join("serve-commands");
     let scenario = std::fs::read_to_string(&serve)
@@ -102,14 +115,28 @@ fn spec(workload: &Path, extras: Extras) -> Result<InitramfsSpec> {
         .map(|name| file(name, scenarios.join(name)))
         .collect();
     files.push(file("tmem-workload", workload.to_owned()));
+    files.push(file("tmem-agent", agent.to_owned()));
     let programs = match extras {
         Extras::None => Vec::new(),
         // The server takes its commands from the workload program, without redis-cli.
         Extras::Workloads => vec![STRESS_NG[0].to_owned(), REDIS[0].to_owned()],
+        // To make a file system.
+        Extras::Disk => vec!["usr/sbin/mke2fs".to_owned()],
+        Extras::Pager => {
+            for (name, path) in build::pager_programs()? {
+                files.push(file(name, path));
+            }
+            Vec::new()
+        }
+    };
+    let modules = match extras {
+        Extras::Disk => vec!["virtio_blk".to_owned(), "dm_flakey".to_owned()],
+        _ => Vec::new(),
     };
     Ok(InitramfsSpec {
         files,
         programs,
+        modules,
         ..InitramfsSpec::new(&scenario)
     })
 }

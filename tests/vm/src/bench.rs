@@ -3,6 +3,7 @@
 
 use crate::artifacts::Artifacts;
 use crate::daemon::{Daemon, Programs, Setup};
+use crate::debug;
 use crate::guest::{Guest, Output};
 use crate::vmm::{Lines, Machine, TmemDevice, Vmm};
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tmem_admin_api::{Bucket, Histogram};
+use vm_images::Flavour;
 
 /// RAM of a guest in a test, in MiB.
 pub const MEMORY_MIB: u32 = 256;
@@ -34,6 +36,8 @@ pub struct Plan {
     pub seed: u64,
     /// Times that a test kills the daemon's worker, where it does.
     pub kills: u32,
+    /// For how long the fuzzer runs, where it does.
+    pub fuzz: Duration,
 }
 
 /// What a test has to work with.
@@ -45,6 +49,8 @@ pub struct Bench<'a> {
     pub seed: u64,
     /// Times that a test kills the daemon's worker, where it does.
     pub kills: u32,
+    /// For how long the fuzzer runs, where it does.
+    pub fuzz: Duration,
     logs: PathBuf,
     sockets: tempfile::TempDir,
 }
@@ -64,6 +70,7 @@ impl<'a> Bench<'a> {
             vmm,
             seed: plan.seed,
             kills: plan.kills,
+            fuzz: plan.fuzz,
             logs: logs.to_owned(),
             sockets,
         })
@@ -130,19 +137,66 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// If it does not boot.
     pub fn boot(&self, daemon: &Daemon, name: &str, memory_mib: u32) -> Result<Guest> {
+        self.boot_as(daemon, &[name], memory_mib)
+    }
+
+    /// Boots one machine with a device for each of the guests `names` of `daemon`, and the first
+    /// one's name.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn boot_as(&self, daemon: &Daemon, names: &[&str], memory_mib: u32) -> Result<Guest> {
+        self.boot_machine(daemon, names, memory_mib, None)
+    }
+
+    /// Boots guest `name` of `daemon` with a disk of its own, `/dev/vda`, that has the bytes of the file
+    /// `disk`.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn boot_with_disk(
+        &self,
+        daemon: &Daemon,
+        name: &str,
+        memory_mib: u32,
+        disk: &Path,
+    ) -> Result<Guest> {
+        self.boot_machine(daemon, &[name], memory_mib, Some(disk))
+    }
+
+    fn boot_machine(
+        &self,
+        daemon: &Daemon,
+        names: &[&str],
+        memory_mib: u32,
+        disk: Option<&Path>,
+    ) -> Result<Guest> {
+        let name = names.first().context("A machine without a device")?;
+        let (memory_mib, cmdline, patience) = match self.artifacts.flavour {
+            Flavour::Stock => (memory_mib, "", 1),
+            Flavour::Debug => (
+                debug::memory_mib(memory_mib),
+                debug::CMDLINE,
+                debug::PATIENCE,
+            ),
+        };
         let machine = Machine {
             memory_mib,
             cpus: CPUS,
             kernel: self.artifacts.kernel.clone(),
             initramfs: self.artifacts.initramfs.clone(),
-            cmdline: String::new(),
-            tmem: Some(TmemDevice {
-                socket: daemon.socket(name),
-                queue_pairs: QUEUE_PAIRS,
-            }),
+            cmdline: cmdline.to_owned(),
+            tmem: names
+                .iter()
+                .map(|name| TmemDevice {
+                    socket: daemon.socket(name),
+                    queue_pairs: QUEUE_PAIRS,
+                })
+                .collect(),
+            disk: disk.map(Path::to_owned),
         };
         let lines = Lines::of(name, &self.logs, self.sockets.path());
-        Ok(Guest::boot(self.vmm, &machine, lines)?)
+        Ok(Guest::boot_patiently(self.vmm, &machine, lines, patience)?)
     }
 
     /// A daemon with one guest, `vm0`, that swaps to it.
@@ -301,7 +355,7 @@ pub fn settled(daemon: &Daemon, guest: &mut Guest, name: &str) -> Result<u64> {
         if swapped <= used && used <= swapped + zero + cached {
             return Ok(pages);
         }
-        if start.elapsed() > SETTLE {
+        if start.elapsed() > guest.patiently(SETTLE) {
             bail!(
                 "The host holds {pages} pages, where the guest's swap area has {used} in use \
                  (at most {zero} of them zero, {cached} in the swap cache)"

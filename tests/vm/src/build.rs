@@ -40,20 +40,45 @@ pub fn host_programs<const N: usize>(programs: [&'static str; N]) -> Result<[Pat
 /// # Errors
 /// If the build fails.
 pub fn workload() -> Result<PathBuf, Error> {
-    let arguments = [
-        "rustc",
-        "--package",
-        env!("CARGO_PKG_NAME"),
-        "--bin",
-        "tmem-workload",
+    static_program(env!("CARGO_PKG_NAME"), "tmem-workload")
+}
+
+/// The guest's agent, linked in the same way.
+///
+/// # Errors
+/// If the build fails.
+pub fn agent() -> Result<PathBuf, Error> {
+    static_program("tmem-agent", "tmem-agent")
+}
+
+/// The programs of the pager's crate, linked in the same way: its name in the guest with each.
+///
+/// # Errors
+/// If the build fails.
+pub fn pager_programs() -> Result<Vec<(&'static str, PathBuf)>, Error> {
+    let programs = [
+        ("--bin", "tmem-pages"),
+        ("--bin", "tmem-bench"),
+        ("--bin", "tmem-fuzz"),
+        ("--example", "buffer-manager"),
     ];
+    let build = |(kind, name)| Ok((name, static_target("tmem-user", kind, name)?));
+    programs.into_iter().map(build).collect()
+}
+
+fn static_program(package: &str, program: &'static str) -> Result<PathBuf, Error> {
+    static_target(package, "--bin", program)
+}
+
+fn static_target(package: &str, kind: &str, program: &'static str) -> Result<PathBuf, Error> {
+    let arguments = ["rustc", "--package", package, kind, program];
     let flags = [
         "--",
         "-Copt-level=3",
         "-Cstrip=symbols",
         "-Ctarget-feature=+crt-static",
     ];
-    run(&arguments, &flags, ["tmem-workload"]).map(|[path]| path)
+    run(&arguments, &flags, [program]).map(|[path]| path)
 }
 
 /// The root of the workspace that this was built from.

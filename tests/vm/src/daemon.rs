@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tmem_admin_api::{
-    DaemonDetail, DaemonStatus, Guest, GuestList, GuestStats, OperationDetail, OperationStatus,
-    Pool, PoolList, Stats, Status, StoreList,
+    BalloonList, DaemonDetail, DaemonStatus, Guest, GuestList, GuestStats, OperationDetail,
+    OperationStatus, Pool, PoolList, Stats, Status, StoreList,
 };
 
 /// `tmemctl` exits so when the daemon is degraded; it has told all the same.
@@ -250,6 +250,14 @@ impl Daemon {
     /// If it does not answer, or its remote tier is not on stores.
     pub fn stores(&self) -> Result<StoreList> {
         self.ask_for(&["store", "list"], &[EXIT_DEGRADED])
+    }
+
+    /// Every guest's balloon.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub fn balloons(&self) -> Result<BalloonList> {
+        self.ask_for(&["balloon", "show"], &[EXIT_DEGRADED])
     }
 
     /// The worker at this moment, if there is one.

@@ -158,6 +158,8 @@ pub struct Guest {
     answers: Receiver<String>,
     console: PathBuf,
     commands: u32,
+    patience: u32,
+    excused: &'static [&'static str],
 }
 
 impl Guest {
@@ -167,6 +169,19 @@ impl Guest {
     /// # Errors
     /// If the monitor does not start, the guest ends early, or takes longer than 150 s.
     pub fn boot(vmm: &Vmm, machine: &Machine, lines: Lines) -> Result<Self> {
+        Self::boot_patiently(vmm, machine, lines, 1)
+    }
+
+    /// As [`boot`](Self::boot), for a guest that takes up to `patience` times as long for everything.
+    ///
+    /// # Errors
+    /// As [`boot`](Self::boot).
+    pub fn boot_patiently(
+        vmm: &Vmm,
+        machine: &Machine,
+        lines: Lines,
+        patience: u32,
+    ) -> Result<Self> {
         let log = lines.console.with_extension(vmm.name());
         let process = Process::spawn(vmm.command(machine, &lines), &log)
             .map_err(|source| io("start", vmm.name(), source))?;
@@ -192,6 +207,8 @@ impl Guest {
             answers,
             console: lines.console,
             commands: 0,
+            patience,
+            excused: &[],
         };
         guest.wait_for("boot", BOOT_DEADLINE, &mut |line| line == READY, &mut || {})?;
         Ok(guest)
@@ -242,23 +259,53 @@ impl Guest {
         })
     }
 
+    /// What `deadline` is for this guest, which may be a slow one. Those of commands are lengthened
+    /// without being asked.
+    #[must_use]
+    pub fn patiently(&self, deadline: Duration) -> Duration {
+        deadline.saturating_mul(self.patience)
+    }
+
     /// Powers the guest off and checks all of its kernel's log.
     ///
     /// # Errors
     /// If it does not end within 60 s, or the kernel complained at any time.
-    pub fn shut_down(mut self) -> Result<()> {
-        let command = "poweroff -f";
+    pub fn shut_down(self) -> Result<()> {
+        self.end_by("poweroff -f")
+    }
+
+    /// As [`shut_down`](Self::shut_down), by a restart, which ends the VMM as well: after a sleep QEMU's
+    /// ACPI does not switch off any more.
+    ///
+    /// # Errors
+    /// As [`shut_down`](Self::shut_down).
+    pub fn shut_down_after_sleep(self) -> Result<()> {
+        self.end_by("reboot -f")
+    }
+
+    fn end_by(mut self, command: &str) -> Result<()> {
+        let deadline = self.patiently(SHUTDOWN_DEADLINE);
         self.control
             .write_all(format!("0 {command}\n").as_bytes())
             .map_err(|source| io("write to", &self.console, source))?;
         let start = Instant::now();
         while !self.process.has_ended() {
-            if start.elapsed() > SHUTDOWN_DEADLINE {
-                return Err(self.deadline(command, SHUTDOWN_DEADLINE, &[]));
+            if start.elapsed() > deadline {
+                return Err(self.deadline(command, deadline, &[]));
             }
             std::thread::sleep(LOOK_EVERY);
         }
         self.check_log()
+    }
+
+    /// As [`shut_down`](Self::shut_down), where the kernel had reason to complain in lines that hold one
+    /// of `excused`, and in no others.
+    ///
+    /// # Errors
+    /// As [`shut_down`](Self::shut_down).
+    pub fn shut_down_excusing(mut self, excused: &'static [&'static str]) -> Result<()> {
+        self.excused = excused;
+        self.shut_down()
     }
 
     /// Checks the kernel's log as it is now.
@@ -267,7 +314,8 @@ impl Guest {
     /// [`Error::Kernel`] with the lines that a healthy kernel does not print.
     pub fn check_log(&self) -> Result<()> {
         let log = self.log();
-        let offences = klog::offences(&log);
+        let mut offences = klog::offences(&log);
+        offences.retain(|line| !self.excused.iter().any(|excused| line.contains(excused)));
         if offences.is_empty() {
             return Ok(());
         }
@@ -293,6 +341,7 @@ impl Guest {
         tick: &mut dyn FnMut(),
     ) -> Result<Vec<String>> {
         let start = Instant::now();
+        let deadline = self.patiently(deadline);
         let mut lines = Vec::new();
         loop {
             match self.answers.recv_timeout(LOOK_EVERY) {

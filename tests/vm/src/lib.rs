@@ -21,6 +21,7 @@ pub mod artifacts;
 pub mod bench;
 pub mod build;
 pub mod daemon;
+pub mod debug;
 pub mod guest;
 pub mod klog;
 pub mod load;

@@ -59,7 +59,7 @@ pub fn start(guest: &mut Guest, seed: u64) -> Result<()> {
             return Ok(());
         }
         ensure!(
-            started.elapsed() < FILL,
+            started.elapsed() < guest.patiently(FILL),
             "The load has put only {put} pages within {} s",
             FILL.as_secs()
         );

@@ -3,13 +3,15 @@
 
 use crate::artifacts::{Artifacts, Extras};
 use crate::bench::{Bench, Plan};
-use crate::suite::{Figure, TESTS, Test};
+use crate::debug;
+use crate::suite::{DEBUG_TESTS, Figure, TESTS, Test};
 use crate::vmm::{CloudHypervisor, Qemu, Vmm};
 use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use vm_images::Flavour;
 
 /// Environment variable with the seed of a run.
 const SEED_VARIABLE: &str = "TMEM_SEED";
@@ -27,6 +29,10 @@ pub struct Options {
     pub seed: Option<u64>,
     /// How often a test kills the daemon's worker; TMEM_KILLS or 40 without it.
     pub kills: Option<u32>,
+    /// The kernel of the guests.
+    pub flavour: Flavour,
+    /// For how long the fuzzer runs; ten minutes without it.
+    pub fuzz: Option<Duration>,
 }
 
 /// How a run went.
@@ -51,6 +57,18 @@ impl fmt::Display for Summary {
     }
 }
 
+/// Tests that run when `--filter` names them, and why not with the others.
+const BY_NAME: &[(&str, &str)] = &[
+    (
+        "peaks_in_turn_end_sooner_with_self_ballooning_than_with_equal_shares",
+        "it compares times, which a busy machine shifts, and takes three minutes",
+    ),
+    (
+        "large_calls_of_programs_pay",
+        "it compares times, which a busy machine shifts",
+    ),
+];
+
 /// Builds what is needed, runs the tests that `options` choose, and prints a line for each and
 /// the summary last.
 ///
@@ -63,6 +81,7 @@ pub fn run_all(options: &Options) -> Result<Summary> {
             .or(variable(SEED_VARIABLE)?)
             .map_or_else(clock_seed, Ok)?,
         kills: options.kills.or(variable(KILLS_VARIABLE)?).unwrap_or(KILLS),
+        fuzz: options.fuzz.unwrap_or(debug::FUZZ),
     };
     let filter = options.filter.as_deref();
     let progress = vm_images::Progress::stderr();
@@ -71,19 +90,57 @@ pub fn run_all(options: &Options) -> Result<Summary> {
         seed = plan.seed
     );
     let mut summary = Summary::default();
-    for extras in [Extras::None, Extras::Workloads] {
-        let chosen: Vec<&Test> = TESTS
+    let mut tests = tests_of(options.flavour, &mut summary);
+    if filter.is_none() {
+        tests.retain(|test| !is_by_name(test, &mut summary));
+    }
+    for extras in [Extras::None, Extras::Disk, Extras::Pager, Extras::Workloads] {
+        let chosen: Vec<&Test> = tests
             .iter()
+            .copied()
             .filter(|test| test.extras == extras)
             .filter(|test| filter.is_none_or(|part| test.name.contains(part)))
             .collect();
         if !chosen.is_empty() {
-            let artifacts = Artifacts::prepare("test", extras, &progress)?;
+            let logs = match options.flavour {
+                Flavour::Stock => "test",
+                Flavour::Debug => "test-debug",
+            };
+            let artifacts = Artifacts::prepare(logs, extras, options.flavour, &progress)?;
             run_some(&artifacts, &chosen, plan, &mut summary)?;
         }
     }
     println!("{summary}");
     Ok(summary)
+}
+
+/// The tests for a kernel; those that are left out on it are named with the reason and counted.
+fn tests_of(flavour: Flavour, summary: &mut Summary) -> Vec<&'static Test> {
+    match flavour {
+        Flavour::Stock => TESTS.iter().collect(),
+        Flavour::Debug => {
+            let runs = |test: &&Test| match debug::left_out(test.name) {
+                None => true,
+                Some(reason) => {
+                    summary.skipped += 1;
+                    println!("skip {} on the debug kernel: {reason}", test.name);
+                    false
+                }
+            };
+            TESTS.iter().filter(runs).chain(DEBUG_TESTS).collect()
+        }
+    }
+}
+
+/// Whether the test is one of those that run when `--filter` names them; it is named with the reason then,
+/// and counted.
+fn is_by_name(test: &Test, summary: &mut Summary) -> bool {
+    let found = BY_NAME.iter().find(|(name, _)| *name == test.name);
+    if let Some((name, reason)) = found {
+        summary.skipped += 1;
+        println!("skip {name}: {reason}; run it with --filter");
+    }
+    found.is_some()
 }
 
 /// Runs tests under every monitor that works here, with everything built.
@@ -199,10 +256,18 @@ mod tests {
     }
 
     #[test]
+    fn tests_by_name_are_tests() {
+        for (name, _) in BY_NAME {
+            assert!(TESTS.iter().any(|test| test.name == *name), "{name}");
+        }
+    }
+
+    #[test]
     fn names_of_tests_are_distinct() {
-        let mut names: Vec<&str> = TESTS.iter().map(|test| test.name).collect();
+        let all = || TESTS.iter().chain(DEBUG_TESTS).map(|test| test.name);
+        let mut names: Vec<&str> = all().collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), TESTS.len());
+        assert_eq!(names.len(), all().count());
     }
 }

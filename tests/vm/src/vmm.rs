@@ -31,8 +31,10 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// More words for the kernel's command line.
     pub cmdline: String,
-    /// The virtio-tmem device, if it has one.
-    pub tmem: Option<TmemDevice>,
+    /// Its virtio-tmem devices.
+    pub tmem: Vec<TmemDevice>,
+    /// A raw image that it has as a virtio-blk disk.
+    pub disk: Option<PathBuf>,
 }
 
 /// A virtio-tmem device whose back-end listens on a socket.
@@ -123,10 +125,11 @@ mod tests {
             kernel: "/k/vmlinuz".into(),
             initramfs: "/k/initramfs".into(),
             cmdline: "quiet".to_owned(),
-            tmem: Some(TmemDevice {
+            tmem: vec![TmemDevice {
                 socket: "/run/vm0.sock".into(),
                 queue_pairs: 2,
-            }),
+            }],
+            disk: Some("/i/disk.raw".into()),
         }
     }
 

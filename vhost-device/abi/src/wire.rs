@@ -11,6 +11,9 @@
 //!                 writable: ResponseHeader [u8 result; pages of PUT, GET, listed FLUSH] [page data of a GET]
 //! control queue   readable: ControlRequest      writable: ControlResponse
 //! event queue                                   writable: Event
+//! balloon queue   readable: BalloonRequest [BalloonRange; ranges] or BalloonRequest BalloonStats
+//!                 writable: BalloonResponse [u8 result; ranges of INFLATE]
+//! report queue    as the balloon queue, with REPORT alone
 //! ```
 
 /// Virtio device id: "memory balloon", reserved by the virtio specification without a chapter.
@@ -32,6 +35,8 @@ pub const POOLS_MAX: u32 = 64;
 pub const QUEUE_PAIRS_MAX: u16 = 32;
 /// The largest virtqueue that a device offers or a driver uses, in descriptors.
 pub const QUEUE_SIZE_MAX: u16 = 1024;
+/// The most ranges in one request on the balloon and report queues.
+pub const BALLOON_RANGES_MAX: u32 = 256;
 /// Tickets are below this bound, so that they fit beside a tag in the host's index.
 pub const TICKET_LIMIT: u64 = 1 << 52;
 
@@ -41,8 +46,10 @@ pub const QUEUE_CONTROL: u16 = 0;
 pub const QUEUE_EVENT: u16 = 1;
 /// Queue 2: balloon; reserved unless the device has [`capability::BALLOON`].
 pub const QUEUE_BALLOON: u16 = 2;
+/// Queue 3: free page reports; reserved unless the device has [`capability::REPORTING`].
+pub const QUEUE_REPORT: u16 = 3;
 /// The first request queue; pairs follow each other, get queue first.
-pub const QUEUE_REQUEST_FIRST: u16 = 3;
+pub const QUEUE_REQUEST_FIRST: u16 = 4;
 
 /// Index of the get queue of `pair`.
 #[must_use]
@@ -78,6 +85,8 @@ pub mod capability {
     pub const EVENTS: u64 = 1 << 5;
     /// The balloon queue is in use.
     pub const BALLOON: u64 = 1 << 6;
+    /// The report queue is in use.
+    pub const REPORTING: u64 = 1 << 7;
 }
 
 /// Values of [`RequestHeader::op`].
@@ -104,7 +113,8 @@ pub mod flag {
     pub const ALL: u8 = LIST | EXCLUSIVE;
 }
 
-/// Values of [`ResponseHeader::status`] and [`ControlResponse::status`]: the fate of a whole request.
+/// Values of [`ResponseHeader::status`], [`ControlResponse::status`] and [`BalloonResponse::status`]:
+/// the fate of a whole request.
 pub mod status {
     /// The request was carried out; results a page, where the request has them, say how it went.
     pub const OK: u8 = 0;
@@ -174,12 +184,44 @@ pub mod pool_layout {
     pub const SPARSE: u16 = 2;
 }
 
+/// Values of [`BalloonRequest::op`].
+pub mod balloon {
+    /// The driver let these pages go; the device frees them (balloon queue).
+    pub const INFLATE: u32 = 1;
+    /// The driver has taken these pages back; for the account alone (balloon queue).
+    pub const DEFLATE: u32 = 2;
+    /// The driver tells how its guest is (balloon queue).
+    pub const STATS: u32 = 3;
+    /// Free pages whose contents are worthless; the device may drop them before it answers (report queue).
+    pub const REPORT: u32 = 4;
+}
+
+/// Results of a single range of INFLATE or REPORT, and [`BalloonStats::reason`].
+pub mod balloon_result {
+    /// Freed.
+    pub const OK: u8 = 0;
+    /// Not all of the range is in the guest's memory.
+    pub const OUTSIDE: u8 = 1;
+    /// The memory has no shared file of which a part could be freed.
+    pub const NO_FILE: u8 = 2;
+    /// The memory is made of huge pages that the range does not cover.
+    pub const HUGE: u8 = 3;
+    /// The host's file system would not free it.
+    pub const FAILED: u8 = 4;
+    /// INFLATE: more than the target asks for.
+    pub const OVER: u8 = 5;
+}
+
 /// Values of [`Event::kind`].
 pub mod event {
     /// `value` is the guest's grant, in pages.
     pub const GRANT: u32 = 1;
     /// `value` is one of [`super::health`].
     pub const HEALTH: u32 = 2;
+    /// `value` is the balloon's target, in pages.
+    pub const BALLOON: u32 = 3;
+    /// `value` is the interval at which the device wants [`super::BalloonStats`], in milliseconds; 0: not at all.
+    pub const STATS: u32 = 4;
 }
 
 /// Values of a [`event::HEALTH`] event.
@@ -373,6 +415,78 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// Head of every request on the balloon and report queues.
+    BalloonRequest, 16, {
+        /// One of [`balloon`].
+        0 op: u32,
+        /// [`BalloonRange`]s that follow, 1 to [`BALLOON_RANGES_MAX`]; 0 with STATS.
+        4 ranges: u32,
+    }
+}
+
+wire_struct! {
+    /// Pages that follow each other in the guest's memory.
+    BalloonRange, 16, {
+        /// Guest-physical address of the first page, divided by [`PAGE_SIZE`].
+        0 first: u64,
+        /// Number of pages, at least 1.
+        8 pages: u32,
+    }
+}
+
+wire_struct! {
+    /// First of the writable bytes; a result for each range follows, for INFLATE and REPORT.
+    BalloonResponse, 16, {
+        /// One of [`status`].
+        0 status: u8,
+        /// Pages freed, for INFLATE and REPORT; pages taken off the account, for DEFLATE.
+        8 pages: u64,
+    }
+}
+
+/// A figure of [`BalloonStats`] that the driver does not know.
+pub const STATS_UNKNOWN: u64 = u64::MAX;
+
+wire_struct! {
+    /// How a guest is. Pages are of [`PAGE_SIZE`]; counts run from the guest's boot unless another
+    /// start is named.
+    BalloonStats, 128, {
+        /// Counts the reports of a driver, from 1.
+        0 sequence: u64,
+        /// Pages in the balloon.
+        8 held: u64,
+        /// Pages that the driver works towards: what the device asked for, and the guest's floor allows.
+        16 target: u64,
+        /// The guest's memory in pages, without what the balloon holds.
+        24 total: u64,
+        /// Pages that could be had without swapping.
+        32 available: u64,
+        /// Pages that nothing uses.
+        40 free: u64,
+        /// Pages read back from swap.
+        48 swap_ins: u64,
+        /// Pages written to swap.
+        56 swap_outs: u64,
+        /// Pages that came back soon after they had been evicted, of files and of programs.
+        64 refaults: u64,
+        /// Page faults that had to wait for a device.
+        72 major_faults: u64,
+        /// Time in which some task waited for memory, in microseconds; [`STATS_UNKNOWN`] without an agent.
+        80 psi_some_us: u64,
+        /// Time in which all tasks waited for memory, in microseconds; [`STATS_UNKNOWN`] without an agent.
+        88 psi_full_us: u64,
+        /// Pages that the guest's own side leaves to the guest, whatever the target.
+        96 floor: u64,
+        /// Pages that the balloon gave back because the guest was out of memory, since the driver's start.
+        104 oom_deflated: u64,
+        /// Why pages were refused last, one of [`balloon_result`]; 0: none were since the last target.
+        112 reason: u64,
+        /// Pages of swap in use.
+        120 swapped: u64,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,6 +511,10 @@ mod tests {
         well_formed(ControlRequest::LAYOUT, ControlRequest::SIZE);
         well_formed(ControlResponse::LAYOUT, ControlResponse::SIZE);
         well_formed(Event::LAYOUT, Event::SIZE);
+        well_formed(BalloonRequest::LAYOUT, BalloonRequest::SIZE);
+        well_formed(BalloonRange::LAYOUT, BalloonRange::SIZE);
+        well_formed(BalloonResponse::LAYOUT, BalloonResponse::SIZE);
+        well_formed(BalloonStats::LAYOUT, BalloonStats::SIZE);
     }
 
     #[test]
@@ -414,6 +532,48 @@ mod tests {
         };
         assert_eq!(RequestHeader::from_bytes(&header.to_bytes()), header);
         assert_eq!(header.to_bytes()[4..8], [4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn golden_bytes_of_the_balloon() {
+        let request = BalloonRequest {
+            op: balloon::INFLATE,
+            ranges: 256,
+        };
+        assert_eq!(request.to_bytes()[..8], [1, 0, 0, 0, 0, 1, 0, 0]);
+        let range = BalloonRange {
+            first: 0x0010_0200,
+            pages: 512,
+        };
+        assert_eq!(
+            range.to_bytes(),
+            [0, 2, 16, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]
+        );
+        let response = BalloonResponse {
+            status: status::OK,
+            pages: 512,
+        };
+        assert_eq!(
+            response.to_bytes(),
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn statistics_fill_their_structure() {
+        let bytes: [u8; BalloonStats::SIZE] = core::array::from_fn(|at| at.to_le_bytes()[0]);
+        assert_eq!(BalloonStats::from_bytes(&bytes).to_bytes(), bytes);
+    }
+
+    #[test]
+    fn fixed_queues_are_apart_from_request_queues() {
+        let fixed = [QUEUE_CONTROL, QUEUE_EVENT, QUEUE_BALLOON, QUEUE_REPORT];
+        for (number, queue) in fixed.into_iter().enumerate() {
+            assert_eq!(usize::from(queue), number);
+            assert!(queue < QUEUE_REQUEST_FIRST);
+        }
+        assert_eq!(get_queue(0), QUEUE_REQUEST_FIRST);
+        assert_eq!(queue_count(1), put_queue(0) + 1);
     }
 
     #[test]

@@ -68,6 +68,26 @@ fn every_structure_is_as_written() {
         abi::ControlResponse::LAYOUT,
     );
     layout_stands_in_the_text("Event", abi::Event::SIZE, abi::Event::LAYOUT);
+    layout_stands_in_the_text(
+        "BalloonRequest",
+        abi::BalloonRequest::SIZE,
+        abi::BalloonRequest::LAYOUT,
+    );
+    layout_stands_in_the_text(
+        "BalloonRange",
+        abi::BalloonRange::SIZE,
+        abi::BalloonRange::LAYOUT,
+    );
+    layout_stands_in_the_text(
+        "BalloonResponse",
+        abi::BalloonResponse::SIZE,
+        abi::BalloonResponse::LAYOUT,
+    );
+    layout_stands_in_the_text(
+        "BalloonStats",
+        abi::BalloonStats::SIZE,
+        abi::BalloonStats::LAYOUT,
+    );
 }
 
 fn expect(found: &BTreeMap<&'static str, u64>, names: &[(&'static str, u64)]) {
@@ -77,7 +97,7 @@ fn expect(found: &BTreeMap<&'static str, u64>, names: &[(&'static str, u64)]) {
 
 #[test]
 fn every_number_is_as_written() {
-    use abi::{capability, op, result, status};
+    use abi::{balloon, balloon_result, capability, event, op, result, status};
     let bit = |mask: u64| u64::from(mask.trailing_zeros());
     expect(
         &numbers_of_table("| capability | bit | meaning |"),
@@ -89,6 +109,7 @@ fn every_number_is_as_written() {
             ("SPARSE", bit(capability::SPARSE)),
             ("EVENTS", bit(capability::EVENTS)),
             ("BALLOON", bit(capability::BALLOON)),
+            ("REPORTING", bit(capability::REPORTING)),
         ],
     );
     expect(
@@ -128,6 +149,37 @@ fn every_number_is_as_written() {
             ("CORRUPT", result::CORRUPT.into()),
             ("BAD_INDEX", result::BAD_INDEX.into()),
             ("IO_ERROR", result::IO_ERROR.into()),
+        ],
+    );
+    expect(
+        &numbers_of_table("| kind | value | meaning of the event's value |"),
+        &[
+            ("GRANT", event::GRANT.into()),
+            ("HEALTH", event::HEALTH.into()),
+            ("BALLOON", event::BALLOON.into()),
+            ("STATS", event::STATS.into()),
+        ],
+    );
+    expect(
+        &numbers_of_table(
+            "| balloon op | value | queue | readable after the request | writable after the response |",
+        ),
+        &[
+            ("INFLATE", balloon::INFLATE.into()),
+            ("DEFLATE", balloon::DEFLATE.into()),
+            ("STATS", balloon::STATS.into()),
+            ("REPORT", balloon::REPORT.into()),
+        ],
+    );
+    expect(
+        &numbers_of_table("| range's result | value | meaning |"),
+        &[
+            ("OK", balloon_result::OK.into()),
+            ("OUTSIDE", balloon_result::OUTSIDE.into()),
+            ("NO_FILE", balloon_result::NO_FILE.into()),
+            ("HUGE", balloon_result::HUGE.into()),
+            ("FAILED", balloon_result::FAILED.into()),
+            ("OVER", balloon_result::OVER.into()),
         ],
     );
 }

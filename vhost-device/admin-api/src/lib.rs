@@ -26,6 +26,10 @@
 //! | [`path::STORES`]`/{name}` | [`StoreDetail`] |
 //! | …`/drain`, and [`path::STORES`]`/repair`, by POST | [`TaskDetail`] |
 //! | …`/undrain`, `/remove`, by POST | [`StoreDetail`]; the latter takes a [`StoreRemoveRequest`] |
+//! | [`path::BALLOONS`] | [`BalloonList`]: what guests give back, and what they shall |
+//! | …`/budget`, by POST | [`BalloonList`]; takes a [`BalloonBudgetRequest`] |
+//! | [`path::GUESTS`]`/{name}/balloon` | [`BalloonDetail`]; by POST it takes a [`BalloonRequest`] |
+//! | …`/auto`, by POST | [`BalloonDetail`]; takes a [`BalloonAutoRequest`] |
 //! | [`path::LINKS`] | [`LinkList`] |
 //! | …`/set`, `/clear`, `/faults`, by POST | [`LinkList`]; they take a [`LinkRequest`], a [`LinkClearRequest`], a [`FaultsRequest`] |
 //! | [`path::DAEMON`] | [`DaemonDetail`]: the processes, their restarts and sandboxes |
@@ -40,6 +44,7 @@
 //! `_bytes`, `_pages`, `_ns`, `_ms`, `_seconds`; a count without a unit counts pages or, where the field
 //! says so, requests or events.
 
+mod balloon;
 mod daemon;
 mod error;
 mod guest;
@@ -57,6 +62,11 @@ mod tier;
 mod tier_stats;
 mod words;
 
+pub use balloon::{
+    Balloon, BalloonAutoRequest, BalloonBudgetRequest, BalloonCounts, BalloonDecision,
+    BalloonDetail, BalloonDriver, BalloonList, BalloonMode, BalloonRefusal, BalloonRefusalReason,
+    BalloonRequest, BalloonStatistics,
+};
 pub use daemon::{
     DaemonDetail, DaemonState, DaemonStatus, EndCause, ProcessStatus, Recovery, SandboxLayer,
     WorkerEnd,
@@ -126,6 +136,8 @@ pub mod path {
     pub const TASKS: &str = "/v1/tasks";
     /// [`PolicyList`](super::PolicyList).
     pub const POLICIES: &str = "/v1/policies";
+    /// [`BalloonList`](super::BalloonList); with `/budget` behind it by POST.
+    pub const BALLOONS: &str = "/v1/balloons";
     /// [`LinkList`](super::LinkList); with `/set`, `/clear` or `/faults` behind it by POST.
     pub const LINKS: &str = "/v1/links";
     /// Prometheus text.

@@ -105,6 +105,14 @@ words! {
         PoolDestroy = "pool_destroy",
         /// Read a pool's counts.
         PoolStat = "pool_stat",
+        /// Put pages into the balloon.
+        BalloonInflate = "balloon_inflate",
+        /// Take pages out of the balloon.
+        BalloonDeflate = "balloon_deflate",
+        /// Tell how the guest is.
+        BalloonStats = "balloon_stats",
+        /// Tell of free pages.
+        BalloonReport = "balloon_report",
     }
 }
 

@@ -53,6 +53,10 @@
 //!     in = "latency=5us bandwidth=25Gbit/s"
 //!     out = "latency=5us bandwidth=25Gbit/s"
 //!
+//!     [balloon]                              # what concerns all balloons
+//!     budget = "4GiB"                        # what guests on auto may keep together; no limit without it
+//!     reserve = "1GiB"                       # what of the host's memory they have to leave free
+//!
 //!     [[guest]]
 //!     name = "vm0"                           # letters, digits, `-`, `_` and `.`
 //!     socket = "/run/tmem/vm0.sock"
@@ -62,6 +66,16 @@
 //!     weight = 100                           # its part of what several want; 1 to 10000
 //!     floor = "64MiB"                        # what it always has room for in dram; nothing without it
 //!     policy = "s3-fifo"                     # which of its pages leaves first
+//!
+//!     [guest.balloon]                        # what it keeps of its own memory
+//!     enabled = true                         # false: its device has no balloon
+//!     reporting = true                       # pages that are free in it are freed here, too
+//!     huge_pages = false                     # true: huge pages are freed; see docs/balloon.md
+//!     size = "768MiB"                        # what it keeps; all without it
+//!     auto = false                           # true: the daemon decides
+//!     floor = "256MiB"                       # the least that it keeps
+//!     ceiling = "1GiB"                       # the most that it keeps while the daemon decides
+//!     weight = 100                           # its part of the budget; 1 to 10000
 //!     "#,
 //! )?;
 //! assert_eq!(config.guests[0].grant_pages, 131_072);
@@ -70,6 +84,7 @@
 //! ```
 
 mod address;
+mod balloon;
 mod error;
 mod raw;
 mod stores;
@@ -86,10 +101,12 @@ use serde::{Deserialize, Serialize};
 use tmem_pages::WORKERS_MAX;
 
 use crate::args::Args;
+use crate::balloon::BalloonConfig;
 use crate::limits::{POLL_US_MAX, QUEUE_PAIRS_MAX};
 use crate::sandbox;
 
 pub use address::{AddressError, StoreAddress};
+pub use balloon::HostBalloonConfig;
 pub use error::ConfigError;
 pub use stores::{
     DiskConfig, Hedge, RemoteConfig, RemoteKind, StoreConfig, StoresConfig, TlsConfig, ValkeyConfig,
@@ -125,6 +142,9 @@ pub struct Config {
     /// What the links of all guests are set to.
     #[serde(default)]
     pub links: Vec<LinkConfig>,
+    /// What concerns all balloons together.
+    #[serde(default)]
+    pub balloon: HostBalloonConfig,
     /// Guests may be promised more than the tiers hold.
     #[serde(default)]
     pub overcommit: bool,
@@ -177,6 +197,9 @@ pub struct GuestConfig {
     /// Its part of the tiers, beyond the grant.
     #[serde(default)]
     pub limits: GuestLimits,
+    /// Its balloon.
+    #[serde(default)]
+    pub balloon: BalloonConfig,
 }
 
 /// Where a VMM connects.
@@ -202,6 +225,7 @@ impl Config {
                 grant_pages: pages(&key("grant"), &guest.grant)?,
                 queue_pairs: guest.queue_pairs.unwrap_or(QUEUE_PAIRS),
                 limits: limits(nth, &guest)?,
+                balloon: balloon::balloon(nth, &guest.balloon)?,
                 socket: Socket::Path(guest.socket),
                 name: guest.name,
             })
@@ -213,6 +237,7 @@ impl Config {
             pm: tiers.pm,
             remote: tiers.remote,
             links: tiers.links,
+            balloon: HostBalloonConfig::of(&raw.balloon)?,
             overcommit: raw.daemon.overcommit,
             trace_dir: raw.daemon.trace_dir,
             frames_file: raw.daemon.frames_file,
@@ -284,6 +309,7 @@ impl Config {
             pm: None,
             remote: None,
             links: Vec::new(),
+            balloon: HostBalloonConfig::default(),
             overcommit: false,
             trace_dir: None,
             frames_file: args.frames_file.clone(),
@@ -304,6 +330,7 @@ impl Config {
                 grant_pages,
                 queue_pairs: args.queue_pairs.unwrap_or(QUEUE_PAIRS),
                 limits: GuestLimits::default(),
+                balloon: BalloonConfig::default(),
             }],
         }
         .checked()
@@ -342,6 +369,7 @@ impl Config {
             }
         }
         self.check_tiers()?;
+        self.check_balloons()?;
         let pairs = self.queue_pairs();
         if pairs > u64::from(WORKERS_MAX) {
             return Err(ConfigError::TooManyPairs {

@@ -15,6 +15,7 @@ use tmem_pages::{Engine, EngineFiles};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::admin;
+use crate::balloon::steer::SteeringThread;
 use crate::config::Config;
 use crate::connection::Place;
 use crate::error::Error;
@@ -35,6 +36,7 @@ pub struct Daemon {
     control: Option<JoinHandle<()>>,
     admin: Option<(admin::Server, std::path::PathBuf)>,
     mover: Option<MoverThread>,
+    steering: Option<SteeringThread>,
 }
 
 impl Daemon {
@@ -57,6 +59,7 @@ impl Daemon {
             stores.start(StoreSettings::default(), sandbox::Mode::None)?;
         }
         let mover = MoverThread::start(&running, sandbox::Mode::None)?;
+        let steering = SteeringThread::start(&running, sandbox::Mode::None)?;
         let ports = Ports(open_ports(config, &running)?);
         let admin = match &config.admin {
             Some(config) => Some(serve_admin(config, &running)?),
@@ -70,6 +73,7 @@ impl Daemon {
             control: Some(control),
             admin,
             mover: Some(mover),
+            steering: Some(steering),
         })
     }
 
@@ -100,6 +104,7 @@ impl Daemon {
         if control.join().is_err() {
             tracing::error!("the control loop panicked");
         }
+        self.steering = None;
         self.mover = None;
         if let Some((server, path)) = self.admin.take() {
             drop(server);

@@ -50,6 +50,7 @@
 
 pub mod admin;
 pub mod args;
+pub mod balloon;
 mod channel;
 pub mod config;
 mod connection;
@@ -77,7 +78,7 @@ pub mod worker;
 pub use config::{Config, ConfigError};
 pub use daemon::Daemon;
 pub use error::Error;
-pub use status::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
+pub use status::{AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError};
 pub use tiers::StoresError;
 
 /// What `--print-capabilities` prints, in the form that QEMU's conventions for back-ends ask for. The

@@ -84,6 +84,18 @@ pub const STORES_LOOK: Duration = Duration::from_millis(2);
 /// Tasks that are remembered after their end.
 pub const TASKS_KEPT: usize = 64;
 
+/// Bytes of a guest's memory that are freed at a time: the control queue is looked at between. Whole huge
+/// pages of 2 MiB.
+pub const PUNCH_BYTES: u64 = 16 << 20;
+/// How often a driver is to tell how its guest is, in ms.
+pub const BALLOON_STATS_MS: u64 = 1000;
+/// A driver that has told nothing for so long has fallen silent.
+pub const BALLOON_SILENCE: Duration = Duration::from_secs(5);
+/// How often targets of guests that are on auto are thought about.
+pub const BALLOON_STEP: Duration = Duration::from_secs(1);
+/// Targets that a controller chose are told to the keeper no more often than this.
+pub const BALLOON_KEEP: Duration = Duration::from_secs(10);
+
 /// Events that wait for a buffer of the driver; the oldest is dropped beyond that.
 pub const EVENTS_PENDING_MAX: usize = 16;
 

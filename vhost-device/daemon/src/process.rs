@@ -31,6 +31,8 @@ impl Usage {
 #[derive(Debug)]
 pub(crate) struct Watch {
     files: Option<Mutex<(File, File)>>,
+    /// Of the host.
+    host: Option<Mutex<File>>,
     /// The engine's files, as the kernel names them among the mappings.
     arena: Vec<String>,
 }
@@ -47,8 +49,16 @@ impl Watch {
         let arena = [engine.map.as_fd(), engine.frames.as_fd()];
         Self {
             files: open().ok().map(Mutex::new),
+            host: File::open("/proc/meminfo").ok().map(Mutex::new),
             arena: arena.into_iter().filter_map(name).collect(),
         }
+    }
+
+    /// Memory of the host that could be had without swapping, in bytes; nothing if it does not say.
+    pub(crate) fn available(&self) -> Option<u64> {
+        let text = read(&mut self.host.as_ref()?.lock());
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix("MemAvailable:").map(kib))
     }
 
     /// Asks the kernel. What cannot be read is 0. Takes time in proportion to what is mapped, some
@@ -177,5 +187,10 @@ VmFlags: rd wr sh
         let usage = Watch::open(&engine).usage();
         assert!(usage.resident.resident > 0 && usage.resident.peak >= usage.resident.resident);
         assert_eq!(usage.arena_bytes, 0, "nothing of it is mapped");
+        assert!(
+            Watch::open(&engine)
+                .available()
+                .is_some_and(|bytes| bytes > 0)
+        );
     }
 }

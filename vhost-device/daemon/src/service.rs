@@ -80,7 +80,7 @@ pub(crate) fn open(
     let guests = config.guests.iter();
     let guests = guests
         .map(|guest| attach(&engine, guest, config.poll_us, paths))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
     for guest in engine.unclaimed() {
         // Fails only for a name that is not there.
         let pages = engine.detach_guest(guest.name()).unwrap_or(0);
@@ -95,7 +95,14 @@ pub(crate) fn open(
     } else {
         settings::begin(config, &engine, paths)?;
     }
-    let tiers = TierDesk::new(config, paths, settings, told, stores);
+    for guest in &guests {
+        if let Some(balloon) = settings.balloons.get(guest.station.guest.name()) {
+            guest.station.balloon.resume(balloon.clone());
+        }
+    }
+    let stations = guests.iter().map(|guest| Arc::clone(&guest.station));
+    let stations = stations.collect();
+    let tiers = TierDesk::new(config, paths, settings, told, stores, stations);
     tiers.keep_settings(&engine);
     Ok(Opened {
         engine,
@@ -128,7 +135,10 @@ fn attach(
             source,
         })?;
     Ok(ServedGuest {
-        station: Arc::new(Station::with_paths(guest, workers, poll_us, paths)),
+        station: Arc::new(
+            Station::with_paths(guest, workers, poll_us, paths)
+                .with_balloon(config.balloon.clone()),
+        ),
         socket: match &config.socket {
             Socket::Path(path) => Some(path.clone()),
             Socket::Fd(_) => None,

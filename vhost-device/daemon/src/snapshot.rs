@@ -16,7 +16,7 @@ use crate::admin::now_unix_ms;
 use crate::device::Station;
 use crate::process;
 use crate::service::Opened;
-use crate::status::{AdminSource, RequestError, StoreAdmin, TierAdmin};
+use crate::status::{AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin};
 use crate::tiers::{TierDesk, show};
 use crate::told::Told;
 
@@ -62,6 +62,11 @@ impl Running {
         guests.map(|guest| guest.station.metrics.requests()).sum()
     }
 
+    /// Memory of the host that could be had without swapping.
+    pub(crate) fn available_bytes(&self) -> Option<u64> {
+        self.watch.available()
+    }
+
     /// Writes what page traces have recorded. Returns whether any is.
     pub(crate) fn pump_traces(&self) -> bool {
         let mut any = false;
@@ -88,6 +93,11 @@ impl Running {
 }
 
 impl ServedGuest {
+    /// A VMM is connected, and a driver has said HELLO.
+    pub(crate) fn has_driver(&self) -> bool {
+        self.connected.load(Ordering::Relaxed) && self.station.balloon.is_greeted()
+    }
+
     fn snapshot(&self) -> (Guest, PoolStats) {
         let guest = &self.station.guest;
         let pools = guest.pools();
@@ -250,6 +260,10 @@ impl AdminSource for Running {
     fn store_admin(&self) -> Option<&dyn StoreAdmin> {
         self.stores_desk().map(|_| self as &dyn StoreAdmin)
     }
+
+    fn balloon_admin(&self) -> Option<&dyn BalloonAdmin> {
+        Some(self)
+    }
 }
 
 impl Running {
@@ -326,7 +340,7 @@ mod tests {
         let (settings, paths) = (Settings::of(&config), Arc::default());
         let stores = OpenStores::default();
         let opened = Opened {
-            tiers: TierDesk::new(&config, &paths, settings, &told, stores),
+            tiers: TierDesk::new(&config, &paths, settings, &told, stores, Vec::new()),
             engine,
             guests,
             recovery: tmem_pages::Recovery::default(),

@@ -78,6 +78,7 @@ mod tests {
 
     fn guest(socket: Socket) -> GuestConfig {
         GuestConfig {
+            balloon: crate::balloon::BalloonConfig::default(),
             name: "vm0".into(),
             socket,
             grant_pages: 1,

@@ -5,9 +5,9 @@
 //! policies and links, [`TierAdmin`], to stores, [`StoreAdmin`]; a test hands it made-up ones.
 
 use tmem_admin_api::{
-    DaemonOperation, DaemonStatus, FaultsRequest, Guest, GuestStats, LimitsRequest, Link,
-    LinkClearRequest, LinkRequest, Policy, PolicyRequest, Pool, Replication, Status, Store,
-    StoreAddRequest, TaskStatus, Tier, TierName, TraceStatus, WatermarksRequest,
+    Balloon, BalloonAutoRequest, DaemonOperation, DaemonStatus, FaultsRequest, Guest, GuestStats,
+    LimitsRequest, Link, LinkClearRequest, LinkRequest, Policy, PolicyRequest, Pool, Replication,
+    Status, Store, StoreAddRequest, TaskStatus, Tier, TierName, TraceStatus, WatermarksRequest,
 };
 
 /// Where the admin API's answers come from. Every method takes a fresh snapshot, holds no lock when
@@ -55,6 +55,46 @@ pub trait AdminSource: Send + Sync {
     fn store_admin(&self) -> Option<&dyn StoreAdmin> {
         None
     }
+
+    /// Guests' balloons and what may be done to them. A source without any is answered for in the same
+    /// way.
+    fn balloon_admin(&self) -> Option<&dyn BalloonAdmin> {
+        None
+    }
+}
+
+/// What an administrator does to guests' balloons. As with [`TierAdmin`], methods return at once; the
+/// guest's driver follows in its own time.
+pub trait BalloonAdmin: Send + Sync {
+    /// What all guests on auto may keep together.
+    fn budget(&self) -> Option<u64>;
+
+    /// All balloons, in order of the guests' names.
+    fn balloons(&self) -> Vec<Balloon>;
+
+    /// One guest's, or nothing if no guest has this name.
+    fn balloon(&self, guest: &str) -> Option<Balloon> {
+        let mut balloons = self.balloons().into_iter();
+        balloons.find(|balloon| balloon.guest == guest)
+    }
+
+    /// Fixes what a guest keeps of its memory. Ends its being on auto.
+    ///
+    /// # Errors
+    /// [`TierError::NotAvailable`] of a guest without a balloon, [`TierError::Refused`] without a driver
+    /// and below the floor.
+    fn set_balloon(&self, guest: &str, size_pages: u64) -> Result<(), TierError>;
+
+    /// Lets the controller decide, or not any more, and sets what it keeps to: all that the request names,
+    /// or nothing.
+    ///
+    /// # Errors
+    /// [`TierError::NotAvailable`] of a guest without a balloon, [`TierError::Refused`] of a floor above
+    /// the ceiling or the guest's memory.
+    fn set_balloon_auto(&self, guest: &str, request: &BalloonAutoRequest) -> Result<(), TierError>;
+
+    /// Sets what all guests on auto may keep together.
+    fn set_budget(&self, pages: Option<u64>);
 }
 
 /// What an administrator does to the stores that the remote tier keeps pages on. As with [`TierAdmin`],

@@ -16,6 +16,7 @@
 //! of one mapping must not meet another mapping: an engine has one, its frames never leave the
 //! engine's lists and workers, and a worker panics when it is given a pool of another engine.
 
+use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, Range};
@@ -23,7 +24,7 @@ use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use crate::frame_list::FrameList;
 use crate::frames::{FrameEntry, FrameNo, OwnerRecord};
@@ -36,6 +37,9 @@ use crate::records::{GuestRecord, LimitsRecord, PoolRecord, TierRecord};
 use crate::slot_table::{SLOTS_MAX, SlotTable};
 use crate::slots::memory::{MARKS_AT, SLOT_MEMORY_WORDS, WORDS_AT};
 use crate::tier::{LOWER, Lower, TIERS};
+
+/// Bytes of a huge page, and its alignment.
+const HUGE_BYTES: usize = 2 << 20;
 
 /// State bit: the index holds this frame.
 pub(crate) const INDEXED: u64 = 1 << 54;
@@ -149,14 +153,32 @@ struct Region {
 impl Region {
     /// Maps the first `bytes` of a file, with a reservation of its memory if asked for.
     fn new(file: OwnedFd, bytes: usize, reserve: bool) -> io::Result<Self> {
+        Self::at(ptr::null_mut(), file, bytes, reserve)
+    }
+
+    /// The same, at an address that is a multiple of [`HUGE_BYTES`].
+    fn aligned(file: OwnedFd, bytes: usize) -> io::Result<Self> {
+        let room = (bytes.checked_add(HUGE_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let free = unsafe { mmap_anonymous(ptr::null_mut(), room, ProtFlags::empty(), flags) }?;
+        // SAFETY: the mapping was made just now, nobody has it, and nothing refers into it.
+        unsafe { munmap(free, room) }?;
+        // Another thread may map something there now; then the kernel chooses another place.
+        let at = free.map_addr(|at| at.next_multiple_of(HUGE_BYTES));
+        Self::at(at, file, bytes, false)
+    }
+
+    /// The same, at `at` where that is free; null: wherever.
+    fn at(at: *mut c_void, file: OwnedFd, bytes: usize, reserve: bool) -> io::Result<Self> {
         let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let mut flags = MapFlags::SHARED;
         if !reserve {
             flags |= MapFlags::NORESERVE;
         }
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let base = unsafe { mmap(ptr::null_mut(), bytes.get(), access, flags, &file, 0) }?;
+        // SAFETY: a new mapping, where nothing is mapped: the address is no more than a wish.
+        let base = unsafe { mmap(at, bytes.get(), access, flags, &file, 0) }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let region = Self { base, bytes, file };
         // Guests' pages do not belong into a core dump, nor does a mostly empty index.
@@ -296,7 +318,7 @@ impl Mapping {
         layout: MapLayout,
         huge: Option<usize>,
     ) -> io::Result<Self> {
-        let map = Region::new(map, layout.bytes, false)?;
+        let map = Region::aligned(map, layout.bytes)?;
         let block = huge.unwrap_or(PAGE_SIZE);
         let frames = Region::new(frames, layout.frames_bytes(block), huge.is_some())?;
         // A kernel without huge pages for this file says no.
@@ -316,6 +338,29 @@ impl Mapping {
             frames,
             map,
         })
+    }
+
+    /// Has the kernel put 2 MiB of the map into one huge page, window `window` of it. Whoever touches
+    /// them meanwhile waits, some milliseconds at most.
+    ///
+    /// # Errors
+    /// The kernel's: no huge page to be had, or none for such a file.
+    pub(crate) fn gather_window(&self, window: usize) -> io::Result<()> {
+        let at = window.checked_mul(HUGE_BYTES);
+        let end = at.and_then(|at| at.checked_add(HUGE_BYTES));
+        let (Some(at), true) = (at, end.is_some_and(|end| end <= self.map.bytes.get())) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: the offset is inside the mapping, as just checked.
+        let start = unsafe { self.map.base.add(at) };
+        // SAFETY: the range is inside the mapping, and the advice leaves its contents as they are.
+        let failed =
+            unsafe { libc::madvise(start.as_ptr().cast(), HUGE_BYTES, libc::MADV_COLLAPSE) };
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     /// Takes every frame out of the hands that a dead process left it in: those that `used` names

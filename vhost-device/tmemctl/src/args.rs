@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line: a noun, then a verb.
 
+mod balloon;
 mod store;
 mod tiering;
 
@@ -13,6 +14,9 @@ use tmem_admin_api::DEFAULT_SOCKET;
 
 use crate::table::Column;
 use crate::{guest, pool, stats};
+pub use balloon::{
+    BalloonAutoArgs, BalloonSetArgs, BalloonShowArgs, BalloonVerb, Budget, Switch, TopArgs,
+};
 pub use store::{StoreListArgs, StoreVerb};
 pub use tiering::{
     LimitArgs, LimitWhat, LinkEnds, LinkShowArgs, LinkVerb, MarksArgs, PolicyVerb, ReclaimArgs,
@@ -24,11 +28,14 @@ Examples:
   tmemctl status                       health, tiers, where the memory is
   tmemctl guest list                   all guests
   tmemctl guest limit web --dram-cap 2GiB
+  tmemctl balloon set web 512MiB       have a guest give the rest of its memory back
+  tmemctl balloon auto web             let the daemon decide how much that is
   tmemctl tier list                    dram, pm, remote: what is where
   tmemctl tier drain pm                empty a tier, while guests go on
   tmemctl store list                   the stores behind tier remote, and whether all copies are there
   tmemctl link set remote latency=5us bandwidth=25Gbit/s
   tmemctl pool list --guest web -o id,pages,misses
+  tmemctl top                          what each guest does now, and what it keeps of its memory
   tmemctl stats --watch 5              what happens each second, every 5 seconds
   tmemctl daemon upgrade               run the newly installed version; guests wait a moment
   tmemctl --json stats | jq '.guests[].latency.get.p99_ns'
@@ -76,6 +83,9 @@ pub enum Verb {
     /// Look at guests; limit, freeze and thaw them, reclaim memory of them
     #[command(subcommand)]
     Guest(GuestVerb),
+    /// Look at guests' balloons; say what guests keep of their memory, or let the daemon decide
+    #[command(subcommand)]
+    Balloon(BalloonVerb),
     /// Look at tiers; resize and drain them
     #[command(subcommand)]
     Tier(TierVerb),
@@ -96,6 +106,8 @@ pub enum Verb {
     Pool(PoolVerb),
     /// Show counters and latencies, in total or as they change
     Stats(StatsArgs),
+    /// Show what guests do now, a line for each, again and again
+    Top(TopArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tmemctl completions bash > /etc/bash_completion.d/tmemctl")]
     Completions {

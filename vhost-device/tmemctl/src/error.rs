@@ -124,6 +124,18 @@ pub enum Error {
         /// Why nothing newer is known, if the daemon could not be asked.
         source: Option<Box<Error>>,
     },
+    /// A balloon is not as large as it shall be, and was waited for.
+    #[error("the balloon of {guest} holds {held} of {target}: {reason}")]
+    Balloon {
+        /// Whose.
+        guest: String,
+        /// What it holds.
+        held: String,
+        /// What it shall hold.
+        target: String,
+        /// Why it does not.
+        reason: String,
+    },
     /// The worker that knew a task has ended.
     #[error(
         "how the {} of {} ends is not known: another worker has followed the one that took it on",
@@ -255,6 +267,7 @@ impl Error {
             },
             Self::TaskDeadline { .. } => "deadline",
             Self::TaskLost { .. } => "task_lost",
+            Self::Balloon { .. } => "balloon_short",
             Self::Usage(_) => "usage",
             Self::Host { .. } => "unknown_host",
             Self::Request(_) | Self::Runtime(_) | Self::File { .. } | Self::Output(_) => "local",
@@ -275,6 +288,9 @@ impl Error {
             }
             Self::Task(_) | Self::TaskDeadline { .. } | Self::TaskLost { .. } => {
                 "`tmemctl tier show`, `guest show` and `store show` tell how things are"
+            }
+            Self::Balloon { .. } => {
+                "the target stays; `tmemctl balloon show GUEST` tells more, `balloon set GUEST max` ends it"
             }
             Self::Usage(_) => "--help shows examples",
             Self::Host { .. } => "give the store's IP address in its place",

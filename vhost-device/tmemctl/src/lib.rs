@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! args (clap) ── run ── one module a noun ── client ── Unix socket ── daemon
-//!                          status, daemon, guest, pool, tier, store, link, stats, …
+//!                          status, daemon, guest, balloon, pool, tier, store, link, stats, …
 //!                            │
 //!                          table, format ── stdout          error ── stderr, exit code
 //! ```
@@ -16,6 +16,7 @@
 //! parses the command line.
 
 pub mod args;
+mod balloon;
 mod changes;
 mod client;
 mod daemon;
@@ -34,6 +35,7 @@ mod table;
 mod task;
 mod tier;
 mod tier_stats;
+mod top;
 
 use std::io::{self, Write};
 
@@ -94,6 +96,8 @@ fn dispatch(
         Verb::Guest(verb) => return on_guest(verb, &client()?, view, out, err),
         Verb::Tier(verb) => return on_tier(verb, &client()?, view, out, err),
         Verb::Store(verb) => return on_store(verb, &client()?, view, out, err),
+        Verb::Balloon(verb) => return balloon::run(&client()?, verb, view, out, err),
+        Verb::Top(args) => top::run(&client()?, args, view, out)?,
         Verb::Policy(verb) => quota::policy(&client()?, verb, view, out)?,
         Verb::Link(verb) => link::run(&client()?, verb, view, out)?,
         Verb::Trace(verb) => quota::trace(&client()?, verb, view, out)?,

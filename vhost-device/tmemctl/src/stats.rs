@@ -14,9 +14,9 @@ use crate::table::{self, Column, Layout, Text, View};
 use crate::{Error, format};
 
 /// Intervals between two lines of headers.
-const HEADER_EVERY: u64 = 20;
+pub(crate) const HEADER_EVERY: u64 = 20;
 /// Characters a column while watching, so that intervals align: enough for `1234567` and `123.4 µs`.
-const WATCH_WIDTH_MIN: u16 = 8;
+pub(crate) const WATCH_WIDTH_MIN: u16 = 8;
 
 /// A guest's line.
 pub(crate) struct Row {

@@ -20,7 +20,9 @@ use tmemctl::Terminal;
 use tmemctl::args::Cli;
 use vhost_device_tmem::admin::{Access, Limits, Server};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
+use vhost_device_tmem::{
+    AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError,
+};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;

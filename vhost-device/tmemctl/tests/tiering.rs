@@ -17,7 +17,9 @@ use tmemctl::Terminal;
 use tmemctl::args::Cli;
 use vhost_device_tmem::admin::{Access, Limits, Server, bind};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
+use vhost_device_tmem::{
+    AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError,
+};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;
@@ -114,6 +116,15 @@ fn tables_are_as_documented() {
         ("guest-reclaim.txt", "guest reclaim web 512MiB"),
         ("policy-list.txt", "policy list"),
         ("policy-set.txt", "policy set web random --seed 7"),
+        ("balloon-show.txt", "balloon show"),
+        ("balloon-show-web.txt", "balloon show web"),
+        ("balloon-set.txt", "balloon set web 256MiB"),
+        (
+            "balloon-auto.txt",
+            "balloon auto web --floor 256MiB --weight 200",
+        ),
+        ("balloon-budget.txt", "balloon budget 4GiB"),
+        ("top.txt", "top --count 1 --every 0.1"),
         ("link-show.txt", "link show"),
         (
             "link-set.txt",
@@ -151,6 +162,9 @@ fn json_is_the_daemons_last_answer_on_one_line() {
         ("guest-limits.json", "guest limit web --dram-cap none"),
         ("policies.json", "policy list"),
         ("guest-policy.json", "policy set web random --seed 7"),
+        ("balloons.json", "balloon show"),
+        ("balloon.json", "balloon show web"),
+        ("balloon-set.json", "balloon set web 512MiB"),
         ("links.json", "link show"),
         ("links-set.json", "link set pm latency=20us"),
         ("links-clear.json", "link clear pm"),
@@ -165,6 +179,32 @@ fn json_is_the_daemons_last_answer_on_one_line() {
         assert_eq!(value["schema"], json!(1), "{line}");
         golden(name, &format!("{value:#}\n"));
     }
+}
+
+/// How long it takes is all that differs from one time to the next.
+#[test]
+fn a_balloon_that_is_waited_for_tells_how_far_it_is() {
+    let ran = Daemon::usual().run(&["balloon", "set", "web", "256MiB", "--wait"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let first = "ballooning web  [..............................]  0 %  512.0 MiB of 768.0 MiB";
+    assert!(ran.err.starts_with(first), "{}", ran.err);
+    let last = "]  100 %  768.0 MiB of 768.0 MiB\n";
+    assert!(ran.err.ends_with(last), "{}", ran.err);
+    let kept = "guest web keeps 256.0 MiB of 1.0 GiB: balloon 768.0 MiB of 768.0 MiB, in ";
+    assert!(ran.out.starts_with(kept), "{}", ran.out);
+}
+
+#[test]
+fn a_balloon_that_cannot_be_set_says_why_and_what_to_do() {
+    let daemon = Daemon::usual();
+    let ran = daemon.run(&["balloon", "set", "web", "64MiB"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("keeps at least 128 MiB"), "{}", ran.err);
+    let ran = daemon.run(&["balloon", "set", "a \"b\"/c", "64MiB"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("load virtio_tmem"), "{}", ran.err);
+    let ran = daemon.run(&["balloon", "auto", "nobody"]);
+    assert!(ran.err.contains("no guest is named"), "{}", ran.err);
 }
 
 #[test]

@@ -18,7 +18,9 @@ use tmemctl::Terminal;
 use tmemctl::args::Cli;
 use vhost_device_tmem::admin::{Access, Limits, METRICS, Server, bind};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
+use vhost_device_tmem::{
+    AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError,
+};
 
 #[path = "../../daemon/src/admin/tests/fake.rs"]
 mod fake;
@@ -418,6 +420,10 @@ fn the_book_shows_what_is_printed() {
         "status-overcommitted.txt",
         "store-list.txt",
         "store-drain.txt",
+        "balloon-show.txt",
+        "balloon-set.txt",
+        "balloon-auto.txt",
+        "top.txt",
     ] {
         let printed = fs::read_to_string(root.join("tests/golden").join(name)).unwrap();
         assert!(
@@ -435,6 +441,8 @@ fn the_book_shows_what_is_printed() {
         &["tier", "stats"],
         &["store", "list"],
         &["link", "show"],
+        &["balloon", "show"],
+        &["top"],
     ] {
         let verb = noun_and_verb.iter().fold(&command, |command, name| {
             command.find_subcommand(name).unwrap()

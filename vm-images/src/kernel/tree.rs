@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Files;
 use super::choice::{self, Candidate};
+use crate::cache::remove_folder;
 use crate::chroot::Bind;
 use crate::error::{Error, IoContext, Result};
 use crate::key::KeyBuilder;
@@ -19,7 +20,7 @@ use crate::toolchain::{self, Toolchain};
 const RECIPE: u32 = 2;
 
 /// The compiler of Debian's kernel, by the name that its configuration was written with.
-pub(crate) const CC: &str = "CC=x86_64-linux-gnu-gcc-14";
+pub(super) const CC: &str = "CC=x86_64-linux-gnu-gcc-14";
 
 /// Large parts of the source that neither `prepare` nor a module build reads, as patterns of paths
 /// from the top of the tree. A `*` matches slashes too.
@@ -62,41 +63,10 @@ fn prepare(
     folder: &Path,
 ) -> Result<()> {
     let release = &candidate.release;
+    let tree = folder.join("tree");
+    unpack_source(toolchain, candidate, LEFT_OUT, folder, &tree)?;
     let log = toolchain.cache.log("kernel");
     let progress = &toolchain.progress;
-
-    let mut step = progress.step(&format!("Kernel {release}: source"));
-    let source = format!("{}={}", candidate.source_package(), candidate.version);
-    let debs = folder.join("debs");
-    let packages = toolchain.apt.fetch(&[source], &debs, &mut step)?;
-    toolchain::unpack_all(&packages, &debs, &log, &mut step)?;
-    let tree = folder.join("tree");
-    fs::create_dir_all(&tree).context("create folder", &tree)?;
-    let package = candidate.source_package();
-    let archive = format!("/output/usr/src/{package}.tar.xz");
-    let left_out = left_out(&package);
-    let mut unpack = vec!["tar", "-xf", &archive, "-C", "/kernel"];
-    unpack.push("--strip-components=1");
-    unpack.extend(left_out.iter().map(String::as_str));
-    let binds = [
-        Bind {
-            host: &tree,
-            inside: "/kernel",
-        },
-        Bind {
-            host: &debs,
-            inside: "/output",
-        },
-    ];
-    let mut command = toolchain.command(&binds, &unpack);
-    run::logged(
-        &mut command,
-        "Unpacking the kernel's source",
-        &log,
-        &mut step,
-    )?;
-    fs::remove_dir_all(&debs).context("remove", &debs)?;
-    step.done("");
 
     let mut step = progress.step(&format!("Kernel {release}: preparing the tree"));
     copy(&files.config, &tree.join(".config"))?;
@@ -125,8 +95,54 @@ fn prepare(
     Ok(())
 }
 
+/// Fetches the candidate's source and unpacks it to `tree`, without the `parts` that patterns name.
+/// What comes in between lies in `folder` and goes.
+pub(super) fn unpack_source(
+    toolchain: &Toolchain,
+    candidate: &Candidate,
+    parts: &[&str],
+    folder: &Path,
+    tree: &Path,
+) -> Result<()> {
+    let log = toolchain.cache.log("kernel");
+    let label = format!("Kernel {}: source", candidate.release);
+    let mut step = toolchain.progress.step(&label);
+    let source = format!("{}={}", candidate.source_package(), candidate.version);
+    let debs = folder.join("debs");
+    remove_folder(&debs)?;
+    let packages = toolchain.apt.fetch(&[source], &debs, &mut step)?;
+    toolchain::unpack_all(&packages, &debs, &log, &mut step)?;
+    fs::create_dir_all(tree).context("create folder", tree)?;
+    let package = candidate.source_package();
+    let archive = format!("/output/usr/src/{package}.tar.xz");
+    let left_out = left_out(&package, parts);
+    let mut unpack = vec!["tar", "-xf", &archive, "-C", "/kernel"];
+    unpack.push("--strip-components=1");
+    unpack.extend(left_out.iter().map(String::as_str));
+    let binds = [
+        Bind {
+            host: tree,
+            inside: "/kernel",
+        },
+        Bind {
+            host: &debs,
+            inside: "/output",
+        },
+    ];
+    let mut command = toolchain.command(&binds, &unpack);
+    run::logged(
+        &mut command,
+        "Unpacking the kernel's source",
+        &log,
+        &mut step,
+    )?;
+    fs::remove_dir_all(&debs).context("remove", &debs)?;
+    step.done("");
+    Ok(())
+}
+
 /// What tells tar to leave parts out of the archive of `package`, whose top folder has that name.
-fn left_out(package: &str) -> Vec<String> {
+fn left_out(package: &str, parts: &[&str]) -> Vec<String> {
     // Of itself, tar takes a pattern for the end of a path as well: `net/*.c` would be
     // rust/helpers/net/, too, which is needed.
     let mut options = vec![
@@ -135,7 +151,7 @@ fn left_out(package: &str) -> Vec<String> {
         "--wildcards-match-slash".to_owned(),
     ];
     options.extend(
-        LEFT_OUT
+        parts
             .iter()
             .map(|pattern| format!("--exclude={package}/{pattern}")),
     );
@@ -147,7 +163,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The tree must call itself what the kernel does, or no module of it loads.
-fn check_release(tree: &Path, release: &str) -> Result<()> {
+pub(super) fn check_release(tree: &Path, release: &str) -> Result<()> {
     let path = tree.join("include/config/kernel.release");
     let ours = fs::read_to_string(&path).context("read", &path)?;
     if ours.trim() == release {
@@ -260,7 +276,7 @@ mod tests {
             assert!(done.expect("start tar").success(), "{arguments:?}");
         };
         tar(&["-cf", "source.tar", "linux-source-9.9"]);
-        let options = left_out("linux-source-9.9");
+        let options = left_out("linux-source-9.9", LEFT_OUT);
         let mut unpack = vec!["-xf", "source.tar", "-C", "tree", "--strip-components=1"];
         unpack.extend(options.iter().map(String::as_str));
         tar(&unpack);

@@ -369,7 +369,7 @@ mod tests {
         for part in [
             "-serial file:/l.log",
             "path=/s,,1.sock",
-            "virtio-id=13,num_vqs=7,vq_size=256,config_size=64",
+            "virtio-id=13,num_vqs=8,vq_size=256,config_size=64",
             "-append seed=1",
         ] {
             assert!(tcg.contains(part), "no {part} in {tcg}");
@@ -384,7 +384,7 @@ mod tests {
             let vmm = vmm(Kind::CloudHypervisor, (version, 0), Accelerator::Kvm);
             let words = words(&vmm);
             assert!(words.contains(key), "no {key} in {words}");
-            assert!(words.contains("queue_sizes=[256,256,256,256,256,256,256]"));
+            assert!(words.contains("queue_sizes=[256,256,256,256,256,256,256,256]"));
             assert!(!vmm.can(Accelerator::Tcg));
         }
     }

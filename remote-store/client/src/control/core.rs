@@ -121,6 +121,12 @@ impl Core {
         self.view.clone()
     }
 
+    /// Attempts to connect so far.
+    #[cfg(test)]
+    pub(super) fn sessions(&self) -> u64 {
+        self.sessions
+    }
+
     /// Nothing is being copied, and nothing waits to be.
     pub fn is_idle(&self) -> bool {
         self.repair.is_idle()
@@ -384,7 +390,8 @@ impl Core {
             };
             if from != to {
                 self.view_wrong = true;
-                joined |= to == State::Up && matches!(from, State::Joining | State::Drained);
+                let was_out = [State::Joining, State::Dead, State::Drained].contains(&from);
+                joined |= to == State::Up && was_out;
                 let silent = (to == State::Dead).then(|| "not a word from it".into());
                 out.push(Action::Notice(Notice::State {
                     name: member.name.to_string(),

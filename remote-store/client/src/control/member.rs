@@ -13,59 +13,20 @@
 //! A connection that ends makes a suspect at once: reads go elsewhere and writes are not placed
 //! there. Only silence of some periods makes it dead. What a member is wanted for ([`Intent`]) is a
 //! matter apart from its health: a store that drains may die.
+//!
+//! A hello alone is no life. A store that introduces itself and then never gets as far as being up has
+//! *stalled*: it stays dead to everybody else, from its first death on, however often it says hello.
+//! So nothing waits for it, and it is tried ever more rarely.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::Action;
+pub(crate) use super::condition::{Greeting, Health, Intent, Link};
 use super::config::Config;
 use super::event::{Advert, Kind, Lost, MemberNo, MemberSpec, name_id};
 use super::random::Random;
 use super::view::State;
-
-/// What a member is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Intent {
-    /// To keep pages.
-    Keep,
-    /// To give them away, since this time.
-    Drain { since: Duration },
-    /// Nothing: its copies are struck off, since this time.
-    GiveUp { since: Duration },
-}
-
-/// The control connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
-    Idle { retry_at: Duration },
-    Connecting { session: u64, since: Duration },
-    Connected { session: u64 },
-}
-
-/// Whether it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Health {
-    Joining,
-    Up,
-    /// Signs of life before `until` do not lift the suspicion.
-    Suspect {
-        until: Duration,
-    },
-    Dead {
-        since: Duration,
-    },
-}
-
-/// What a new connection means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Greeting {
-    /// From an attempt that was given up.
-    Stale,
-    /// Its copies are as they were.
-    Trusted,
-    /// They are to be compared first; `empty` if they are known to be gone.
-    Untrusted { empty: bool },
-}
 
 /// Doublings of the pause between attempts, at most.
 const DOUBLINGS_MAX: u32 = 16;
@@ -113,6 +74,10 @@ pub(crate) struct Member {
     /// The list is to be compared again then: a sweep that failed.
     pub(crate) sweep_at: Option<Duration>,
     failures: u32,
+    /// Times that it introduced itself in vain since it was up.
+    stalls: u32,
+    /// Its first death since it was up.
+    died: Option<Duration>,
     strikes: u32,
     struck: Duration,
 }
@@ -151,6 +116,8 @@ impl Member {
             error: None,
             sweep_at: None,
             failures: 0,
+            stalls: 0,
+            died: None,
             strikes: 0,
             struck: Duration::ZERO,
         }
@@ -159,8 +126,8 @@ impl Member {
     pub(crate) fn state(&self) -> State {
         match (self.intent, self.health) {
             (Intent::GiveUp { .. }, _) => State::Removed,
-            (_, Health::Joining) => State::Joining,
-            (_, Health::Dead { .. }) => State::Dead,
+            (_, Health::Joining) if !self.has_stalled() => State::Joining,
+            (_, Health::Joining | Health::Dead { .. }) => State::Dead,
             (_, Health::Suspect { .. }) => State::Suspect,
             (Intent::Drain { .. }, Health::Up) if self.drained => State::Drained,
             (Intent::Drain { .. }, Health::Up) => State::Draining,
@@ -187,10 +154,32 @@ impl Member {
 
     /// It is too early to count its copies as gone.
     pub(crate) fn awaited(&self, config: &Config, now: Duration) -> bool {
-        match self.health {
-            Health::Joining => !self.given_up(),
-            Health::Dead { since } => !self.given_up() && now < since + config.repair_delay,
+        let lately = |died: Duration| now < died + config.repair_delay;
+        let awaited = match self.health {
+            Health::Joining => !self.has_stalled() || self.died.is_none_or(lately),
+            Health::Dead { since } => lately(since),
             Health::Up | Health::Suspect { .. } => false,
+        };
+        awaited && !self.given_up()
+    }
+
+    /// Its copies count again, or for the first time.
+    fn be_up(&mut self) {
+        self.health = Health::Up;
+        self.failures = 0;
+        self.stalls = 0;
+        self.died = None;
+    }
+
+    /// It has died, and got no further than its hello since.
+    fn has_stalled(&self) -> bool {
+        self.stalls > 0 && self.died.is_some()
+    }
+
+    /// It got no further than its hello.
+    fn stall(&mut self) {
+        if self.health == Health::Joining && matches!(self.link, Link::Connected { .. }) {
+            self.stalls = self.stalls.saturating_add(1);
         }
     }
 
@@ -262,10 +251,13 @@ impl Member {
             _ => {}
         }
         if self.is_silent(config, now) {
-            self.health = Health::Dead { since: now };
+            self.stall();
+            let since = *self.died.get_or_insert(now);
+            self.health = Health::Dead { since };
             self.incarnation = 0;
             // A connection that was silent for so long is not listened to any more.
             if matches!(self.link, Link::Connected { .. }) {
+                self.error = Some("it has stopped to speak".into());
                 let retry_at = now + self.backoff(config, random);
                 self.hang_up(retry_at, out);
             }
@@ -320,8 +312,9 @@ impl Member {
         }
         self.link = Link::Connected { session };
         self.heard = now;
-        self.failures = 0;
-        self.error = None;
+        if !self.has_stalled() {
+            self.error = None;
+        }
         let other = self.store.is_some_and(|known| known != store);
         self.store = Some(store);
         // No store calls its incarnation 0; one that does is never trusted without a comparison.
@@ -331,7 +324,10 @@ impl Member {
             if !was_good {
                 self.trust += 1;
             }
-            self.health = Health::Up;
+            let failures = self.failures;
+            self.be_up();
+            // Until its first advert.
+            self.failures = failures;
             self.met = incarnation;
             return Greeting::Trusted;
         }
@@ -345,7 +341,8 @@ impl Member {
     /// Its list and the table agree.
     pub(crate) fn reconciled(&mut self, session: u64) {
         if self.is_connected(session) && self.health == Health::Joining {
-            self.health = Health::Up;
+            self.be_up();
+            self.error = None;
             self.incarnation = self.met;
             self.trust += 1;
         }
@@ -366,6 +363,7 @@ impl Member {
         }
         self.error = Some(why);
         if self.health == Health::Joining {
+            self.stall();
             let retry_at = now + self.backoff(config, random);
             self.hang_up(retry_at, out);
         } else {
@@ -386,6 +384,7 @@ impl Member {
             return false;
         }
         self.error = Some(why.to_string());
+        self.stall();
         let pause = match why {
             Lost::Fenced | Lost::Rejected(_) => random.around(config.backoff_max),
             _ => self.backoff(config, random),
@@ -427,6 +426,9 @@ impl Member {
         self.since_advert = 0;
         if matches!(self.health, Health::Suspect { until } if now >= until) {
             self.health = Health::Up;
+        }
+        if self.health == Health::Up {
+            self.failures = 0;
         }
         true
     }

@@ -33,6 +33,7 @@ mod action;
 mod balance;
 mod bucket;
 mod commands;
+mod condition;
 mod config;
 mod copy;
 mod core;

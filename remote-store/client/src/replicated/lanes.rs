@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::connect::Connector;
 use crate::control::{MemberNo, View};
 use crate::lane::{Lane, LaneError, RequestId};
+use crate::replicated::pace::Late;
 use crate::settings::MEMBERS_MAX;
 use crate::shared::{Note, Shared};
 
@@ -44,6 +45,7 @@ struct Place<C: Connector> {
     address: Arc<str>,
     failures: u32,
     rtt: Duration,
+    late: Late,
 }
 
 impl<C: Connector> Place<C> {
@@ -81,15 +83,17 @@ pub(crate) struct Lanes<C: Connector> {
 
 impl<C: Connector> Lanes<C> {
     pub(crate) fn new(shared: Arc<Shared<C>>) -> Self {
+        let settings = &shared.settings;
         let place = |_| Place {
             state: State::Closed,
             address: Arc::from(""),
             failures: 0,
             rtt: Duration::ZERO,
+            late: Late::new(settings.hedge, settings.request_timeout),
         };
         Self {
-            shared,
             places: (0..MEMBERS_MAX).map(place).collect(),
+            shared,
         }
     }
 
@@ -270,6 +274,26 @@ impl<C: Connector> Lanes<C> {
             }
         }
         any
+    }
+
+    /// A page came from this member.
+    pub(crate) fn learn(&mut self, member: MemberNo, took: Duration) {
+        if let Some(place) = self.places.get_mut(member.index()) {
+            place.late.learn(took);
+        }
+    }
+
+    /// How long after a request to this member another one is to be asked; never, if none is. At once,
+    /// if it owes an answer for that long already.
+    pub(crate) fn hedge_after(&self, member: MemberNo) -> Option<Duration> {
+        let place = self.places.get(member.index())?;
+        let after = place.late.after()?;
+        let owes = match &place.state {
+            State::Open(lane) => lane.waiting_since(),
+            _ => None,
+        };
+        let is_late = owes.is_some_and(|since| since.elapsed() >= after);
+        Some(if is_late { Duration::ZERO } else { after })
     }
 
     /// How good it is to ask this member now; less is better. Answers that are due come first, then

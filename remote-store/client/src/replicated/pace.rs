@@ -13,6 +13,10 @@ const HEDGE_TIMES: u32 = 3;
 const HEDGE_LEAST: Duration = Duration::from_micros(300);
 /// What is taken for the 99th percentile before anything was measured.
 const FIRST_P99: Duration = Duration::from_millis(1);
+/// So many answers bring the estimate near to where it belongs, in longer steps.
+const YOUNG: u32 = 1000;
+/// Of how many parts a step down is one, of a young estimate and of any other.
+const STEPS: [u32; 2] = [100, 990];
 
 /// How long to look.
 #[derive(Debug)]
@@ -40,26 +44,28 @@ impl Spin {
     }
 }
 
-/// The time that all but one answer in a hundred stay within, as a running estimate: each answer above
-/// moves it up by a tenth, and each below down by a 99th of that.
+/// The time that all but one answer in a hundred of one store stay within, as a running estimate: each
+/// answer above moves it up by a tenth, and each below down by a 99th of that.
 #[derive(Debug)]
-pub(super) struct Late {
+pub(crate) struct Late {
     hedge: Hedge,
     most: Duration,
     p99: Duration,
+    answers: u32,
 }
 
 impl Late {
-    pub(super) fn new(hedge: Hedge, request_timeout: Duration) -> Self {
+    pub(crate) fn new(hedge: Hedge, request_timeout: Duration) -> Self {
         Self {
             hedge,
             most: request_timeout / 2,
             p99: FIRST_P99,
+            answers: 0,
         }
     }
 
     /// When a second store is to be asked; never, if none is.
-    pub(super) fn after(&self) -> Option<Duration> {
+    pub(crate) fn after(&self) -> Option<Duration> {
         match self.hedge {
             Hedge::Off => None,
             Hedge::After(time) => Some(time),
@@ -67,12 +73,15 @@ impl Late {
         }
     }
 
-    pub(super) fn learn(&mut self, took: Duration) {
+    pub(crate) fn learn(&mut self, took: Duration) {
         if took > self.p99 {
             self.p99 = (self.p99 + self.p99 / 10).min(self.most);
         } else {
-            self.p99 = (self.p99 - self.p99 / 990).max(Duration::from_micros(1));
+            let [young, old] = STEPS;
+            let parts = if self.answers < YOUNG { young } else { old };
+            self.p99 = (self.p99 - self.p99 / parts).max(Duration::from_micros(1));
         }
+        self.answers = self.answers.saturating_add(1);
     }
 }
 
@@ -90,6 +99,14 @@ mod tests {
         let mut off = Spin::new(Duration::ZERO);
         off.learn(true);
         assert!(off.budget().is_zero());
+    }
+
+    #[test]
+    fn a_few_hundred_answers_tell_when_one_is_late() {
+        let mut late = Late::new(Hedge::Auto, Duration::from_secs(1));
+        assert_eq!(late.after(), Some(FIRST_P99 * HEDGE_TIMES));
+        (0..300).for_each(|_| late.learn(Duration::from_micros(50)));
+        assert_eq!(late.after(), Some(HEDGE_LEAST));
     }
 
     #[test]

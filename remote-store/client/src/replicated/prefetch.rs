@@ -157,16 +157,13 @@ impl<C: Connector> Session<C> {
         let Some((member, id, slots)) = place.take() else {
             return;
         };
+        let limit = self.shared.settings.failover_after();
+        let hedge_after = self.lanes.hedge_after(member).unwrap_or(limit);
+        let wait = hedge_after.max(Duration::from_millis(1));
         let Some(lane) = self.lanes.lane(member) else {
             return;
         };
         let budget = self.spin.budget();
-        let limit = self.shared.settings.request_timeout;
-        let wait = self
-            .late
-            .after()
-            .unwrap_or(limit)
-            .max(Duration::from_millis(1));
         let pages = &mut self.prefetched.pages;
         let mut take = |reply: Reply<'_>| keep(&reply, number, &slots, pages);
         let begun = Instant::now();
@@ -174,7 +171,7 @@ impl<C: Connector> Session<C> {
         let answer = poll_fn(|cx| {
             if !looked {
                 looked = true;
-                match lane.spin(cx, id, budget, &mut take) {
+                match lane.spin(cx, id, budget.min(wait), &mut take) {
                     Ok(true) => return std::task::Poll::Ready(Ok(())),
                     Ok(false) => {}
                     Err(error) => return std::task::Poll::Ready(Err(error)),

@@ -120,9 +120,8 @@ impl<C: Connector> Session<C> {
             return Err(ReadError::Lost { slot });
         }
         let (order, count) = self.order(mask, checksum.is_some());
-        let mut waiting = order.into_iter().take(count).flatten();
+        let mut waiting = order.into_iter().take(count).flatten().peekable();
         let request = GetEntry::new(pool::PERSISTENT, slot);
-        let request_timeout = self.shared.settings.request_timeout;
         let mut calls: Vec<Call> = Vec::new();
         let mut hedge_at = None;
         let mut first = None;
@@ -149,10 +148,12 @@ impl<C: Connector> Session<C> {
                     why = "the disk does not have it".into();
                     continue;
                 }
-                calls.push(Call::new(member));
-                hedge_at = self.late.after().map(|after| Instant::now() + after);
+                let call = Call::new(member);
+                hedge_at = (self.lanes.hedge_after(member)).map(|after| call.begun + after);
+                calls.push(call);
             }
-            let overdue = calls.iter().map(|call| call.begun + request_timeout).min();
+            let limit = self.patience(calls.len() + waiting.clone().count());
+            let overdue = calls.iter().map(|call| call.begun + limit).min();
             let wake_at = (hedge_at.into_iter().chain(overdue).min()).unwrap_or_else(Instant::now);
             match self
                 .next(&mut calls, &request, checksum, page, wake_at)
@@ -179,23 +180,36 @@ impl<C: Connector> Session<C> {
                 }
                 Next::Time => {
                     let now = Instant::now();
-                    let late = calls.extract_if(.., |call| call.begun + request_timeout <= now);
-                    for call in late.collect::<Vec<_>>() {
-                        let error = LaneError::Timeout(request_timeout);
+                    // One by one: the last has more time.
+                    let mut limit = limit;
+                    while let Some(at) = calls.iter().position(|call| call.begun + limit <= now) {
+                        let call = calls.swap_remove(at);
+                        let error = LaneError::Timeout(limit);
                         why = format!("store {}: {error}", call.member);
                         self.lanes.fail(&self.view, call.member, &error);
+                        limit = self.patience(calls.len() + waiting.clone().count());
                     }
                     if hedge_at.is_some_and(|at| at <= now) && !calls.is_empty() {
                         hedge_at = None;
-                        let next = waiting.next().filter(|member| !self.is_disk(*member));
-                        if let Some(member) = next {
+                        // The disk is for when nobody answers.
+                        if let Some(member) = waiting.next_if(|member| !self.is_disk(*member)) {
                             self.shared.metrics.store(member.index()).hedges.one();
+                            hedge_at = (self.lanes.hedge_after(member)).map(|after| now + after);
                             calls.push(Call::new(member));
-                            hedge_at = self.late.after().map(|after| now + after);
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// How long a store may take that is one of so many to turn to.
+    fn patience(&self, copies: usize) -> Duration {
+        let settings = &self.shared.settings;
+        if copies > 1 {
+            settings.failover_after()
+        } else {
+            settings.request_timeout
         }
     }
 
@@ -211,31 +225,36 @@ impl<C: Connector> Session<C> {
         let budget = self.spin.budget();
         let mut looked = budget.is_zero();
         let answer = poll_fn(|cx| {
-            if let Poll::Ready(answer) = self.poll_calls(cx, calls, request, checksum, page) {
-                return Poll::Ready(answer);
+            if let Poll::Ready((at, answer)) = self.poll_calls(cx, calls, request, checksum, page) {
+                return Poll::Ready(Next::Answer(at, answer));
             }
             if looked {
                 return Poll::Pending;
             }
             looked = true;
             let begun = Instant::now();
-            while begun.elapsed() < budget {
+            let give_up_at = begun + budget;
+            let mut now = begun;
+            while now < give_up_at {
+                // The runtime's timers are a thousand times coarser.
+                if now >= wake_at {
+                    return Poll::Ready(Next::Time);
+                }
                 let members = calls.iter().map(|call| call.member);
                 if self.lanes.fill_now(members)
-                    && let Poll::Ready(answer) = self.poll_calls(cx, calls, request, checksum, page)
+                    && let Poll::Ready((at, answer)) =
+                        self.poll_calls(cx, calls, request, checksum, page)
                 {
                     self.spin.learn(true);
-                    return Poll::Ready(answer);
+                    return Poll::Ready(Next::Answer(at, answer));
                 }
                 std::hint::spin_loop();
+                now = Instant::now();
             }
             self.spin.learn(false);
             Poll::Pending
         });
-        match timeout_at(wake_at, answer).await {
-            Ok((at, answer)) => Next::Answer(at, answer),
-            Err(_) => Next::Time,
-        }
+        timeout_at(wake_at, answer).await.unwrap_or(Next::Time)
     }
 
     fn poll_calls(
@@ -322,7 +341,7 @@ impl<C: Connector> Session<C> {
             store.hedges_won.one();
         }
         let took: Duration = call.begun.elapsed();
-        self.late.learn(took);
+        self.lanes.learn(call.member, took);
     }
 
     fn strike_off(&self, slot: u32, version: u64, member: MemberNo, got: Got, found: bool) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::lanes::Lanes;
-use super::pace::{Late, Spin};
+use super::pace::Spin;
 use super::prefetch::Prefetched;
 use crate::connect::Connector;
 use crate::control::{Random, View};
@@ -20,7 +20,6 @@ pub struct Session<C: Connector> {
     pub(super) view: Arc<View>,
     pub(super) random: Random,
     pub(super) spin: Spin,
-    pub(super) late: Late,
     pub(super) prefetched: Prefetched,
     /// Where pages are put together; taken back once no store needs them.
     pub(super) bodies: BytesMut,
@@ -40,7 +39,6 @@ impl<C: Connector> Session<C> {
             view: shared.view(),
             random: Random::new(settings.seed ^ salt.wrapping_mul(0xd6e8_feb8_6659_fd93)),
             spin: Spin::new(settings.poll),
-            late: Late::new(settings.hedge, settings.request_timeout),
             prefetched: Prefetched::default(),
             bodies: BytesMut::new(),
             shared,

@@ -13,6 +13,7 @@
 //! pipelines, and one that waits costs a task and a timer.
 
 mod ended;
+mod look;
 mod requests;
 mod session;
 mod turn;
@@ -25,6 +26,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 pub use ended::Ended;
+pub(crate) use look::Direct;
+use look::Looked;
 use session::Session;
 use tmem_remote_protocol::{Encoder, RequestDecoder};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -72,9 +75,22 @@ pub async fn serve_connection<S>(stream: S, peer: Peer, shard: Rc<Shard>) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    serve_directly(stream, None, peer, shard).await
+}
+
+/// As [`serve_connection`], of a stream that can be used without the runtime's knowledge.
+pub(crate) async fn serve_directly<S>(
+    stream: S,
+    direct: Option<Direct<S>>,
+    peer: Peer,
+    shard: Rc<Shard>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let address = peer.address.clone();
     let registry = Rc::clone(&shard);
-    let mut connection = Connection::new(stream, peer, shard);
+    let mut connection = Connection::new(stream, direct, peer, shard);
     let ended = run(&mut connection).await;
     let namespace = connection.session.as_ref().map(|of| of.name().to_owned());
     let namespace = namespace.as_deref().unwrap_or("-");
@@ -104,6 +120,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut Connection<S>) 
 /// A connection, and how far it is.
 struct Connection<S> {
     stream: S,
+    direct: Option<Direct<S>>,
     peer: Peer,
     shard: Rc<Shard>,
     decoder: RequestDecoder,
@@ -133,10 +150,11 @@ struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(stream: S, peer: Peer, shard: Rc<Shard>) -> Self {
+    fn new(stream: S, direct: Option<Direct<S>>, peer: Peer, shard: Rc<Shard>) -> Self {
         let now = Instant::now();
         Self {
             stream,
+            direct,
             peer,
             decoder: RequestDecoder::new(),
             session: None,
@@ -169,8 +187,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.waker = Some(cx.waker().clone());
         }
         self.look_around();
+        let mut look_until = None;
         loop {
-            match self.pump(cx) {
+            let pumped = match self.pump(cx) {
+                Poll::Pending if self.may_look() => match self.look(cx, &mut look_until) {
+                    Looked::Served => continue,
+                    Looked::Ended(ended) => Poll::Ready(Err(ended)),
+                    Looked::Nothing => {
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                },
+                pumped => pumped,
+            };
+            match pumped {
                 Poll::Ready(Err(ended)) if self.leaving.is_none() => {
                     if ended.farewell().is_none() {
                         return Poll::Ready(ended);

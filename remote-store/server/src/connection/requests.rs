@@ -6,14 +6,21 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tmem_pages::Worker;
-use tmem_remote_protocol::{Encoder, ListedEntry, PAGES_MAX, Request, Status};
+use tmem_remote_protocol::{Encoder, ListedEntry, PAGES_MAX, Request, Status, pool, upcoming};
 
 use crate::store::{Asked, Keeper, Kind, Namespace, Put, Store};
+
+/// Pages that are looked ahead at, at a time.
+const AHEAD: usize = 64;
 
 /// Answers the requests of one turn.
 pub(super) struct Answering<'a> {
     keeper: Keeper<'a>,
     encoder: Encoder,
+    /// Pages of the persistent pool that are likely to come next, and how many of them have come.
+    ahead: [u32; AHEAD],
+    known: usize,
+    nth: usize,
 }
 
 impl<'a> Answering<'a> {
@@ -26,7 +33,22 @@ impl<'a> Answering<'a> {
     ) -> Self {
         let mut keeper = Keeper::new(store, namespace, worker, shard);
         keeper.begin();
-        Self { keeper, encoder }
+        Self {
+            keeper,
+            encoder,
+            ahead: [0; AHEAD],
+            known: 0,
+            nth: 0,
+        }
+    }
+
+    /// These bytes are what comes next.
+    #[inline]
+    pub(super) fn look_ahead(&mut self, coming: &[u8]) {
+        if self.nth >= self.known {
+            self.nth = 0;
+            self.known = upcoming(coming, pool::PERSISTENT, &mut self.ahead);
+        }
     }
 
     /// Ends the turn. Says up to where the log must be safe before the answers may go.
@@ -37,6 +59,11 @@ impl<'a> Answering<'a> {
 
     /// Does what a request asks for, and appends the answer to `out`.
     pub(super) fn answer(&mut self, request: &Request<'_>, out: &mut BytesMut, asked: &mut Asked) {
+        let (ahead, mut nth) = (&self.ahead[..self.known], self.nth);
+        let mut next = |keeper: &mut Keeper<'_>| {
+            keeper.look_ahead(nth, ahead);
+            nth += 1;
+        };
         let keeper = &mut self.keeper;
         let kind = match *request {
             Request::Put {
@@ -48,6 +75,7 @@ impl<'a> Answering<'a> {
                 let mut answered = 0;
                 let puts = entries.iter().zip(pages);
                 for (status, (entry, page)) in statuses.iter_mut().zip(puts) {
+                    next(keeper);
                     *status = keeper.put(&Put { entry, page });
                     answered += 1;
                 }
@@ -57,6 +85,7 @@ impl<'a> Answering<'a> {
             Request::Get { request, entries } => {
                 let mut done = self.encoder.get_done(out, request, entries.len());
                 for entry in entries {
+                    next(keeper);
                     match keeper.get(entry, &mut |page| done.page(page)) {
                         Ok((generation, crc)) => done.hit(generation, crc),
                         Err(status) => done.miss(status),
@@ -107,6 +136,7 @@ impl<'a> Answering<'a> {
             // The decoder refuses a second hello.
             Request::Hello(_) => return,
         };
+        self.nth = nth;
         asked[kind as usize] += 1;
     }
 }

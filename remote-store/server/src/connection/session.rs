@@ -126,7 +126,7 @@ impl Session {
         while adverts.due <= now {
             adverts.due += adverts.period;
         }
-        shard.worked(now, now);
+        shard.idled(now);
         if quiet {
             let mut bytes = BytesMut::new();
             self.encoder.advert(

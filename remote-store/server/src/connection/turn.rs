@@ -48,16 +48,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if came.is_empty() {
             return Poll::Ready(Err(Ended::Closed));
         }
+        Poll::Ready(self.take(cx, came))
+    }
+
+    /// Serves what was read to the shard's buffer, and keeps the rest.
+    pub(super) fn take(&mut self, cx: &mut Context<'_>, came: &[u8]) -> Result<(), Ended> {
         let now = Instant::now();
         self.count_in(came.len());
         let served = self.serve(cx, came, now)?;
         let rest = came.get(served..).unwrap_or_default();
         if !rest.is_empty() {
-            self.input = shard.buffer();
+            self.input = self.shard.buffer();
             self.input.extend_from_slice(rest);
             self.began = (self.awaited > 0).then_some(now);
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     /// Closes the connection behind the last words. Whatever still comes is read, because a socket
@@ -180,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 );
                 while writing.len() < WRITE_BYTES {
                     let rest = came.get(*served..).unwrap_or_default();
+                    answering.look_ahead(rest);
                     match self.decoder.next(rest) {
                         Ok(Decoded::Whole { message, len }) => {
                             answering.answer(&message, writing, &mut asked);
@@ -205,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let done = Instant::now();
         let stripe = session.namespace.stripe(self.shard.number);
         stripe.batch(&asked, done.saturating_duration_since(now));
-        self.shard.worked(now, done);
+        self.shard.worked(self.registered, now, done);
         self.last_request = now;
         result
     }
@@ -265,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut at = 0;
         let mut taken = true;
         while let Some(rest) = answers.get(at..).filter(|rest| !rest.is_empty()) {
-            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+            match self.poll_write(cx, rest) {
                 Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Poll::Ready(Ok(bytes)) => at += bytes,
                 Poll::Ready(Err(error)) => return Err(error.into()),

@@ -24,7 +24,7 @@ use super::doors::Pass;
 use super::error::{ServiceError, trying};
 use super::listen::{self, Accepted};
 use super::tls::Tls;
-use crate::connection::{Access, Peer, serve_connection};
+use crate::connection::{Access, Direct, Peer, serve_connection, serve_directly};
 use crate::shard::Shard;
 use crate::store::Store;
 
@@ -201,11 +201,11 @@ async fn serve_one(connection: Handed, shard: Rc<Shard>) -> io::Result<()> {
     match (accepted, tls) {
         (Accepted::Unix(stream), _) => {
             let stream = listen::unix(stream)?;
-            serve_connection(stream, peer(Access::Any), shard).await;
+            serve_directly(stream, Some(Direct::socket()), peer(Access::Any), shard).await;
         }
         (Accepted::Tcp(stream), None) => {
             let stream = listen::tcp(stream)?;
-            serve_connection(stream, peer(Access::Any), shard).await;
+            serve_directly(stream, Some(Direct::socket()), peer(Access::Any), shard).await;
         }
         (Accepted::Tcp(stream), Some(tls)) => {
             let stream = listen::tcp(stream)?;
@@ -234,6 +234,7 @@ async fn keep_awake(shard: Rc<Shard>, most: Duration) {
         }
         let mut served = shard.served();
         let mut looked = now;
+        shard.set_awake(true);
         loop {
             yield_now().await;
             let now = Instant::now();
@@ -248,5 +249,6 @@ async fn keep_awake(shard: Rc<Shard>, most: Duration) {
             }
             looked = now;
         }
+        shard.set_awake(false);
     }
 }

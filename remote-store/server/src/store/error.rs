@@ -37,6 +37,14 @@ pub enum StoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// Nobody says which boot of the host this is.
+    #[error(
+        "Cannot tell this boot of the host from another, and so not whether pages are still good: is /proc readable?"
+    )]
+    BootUnknown {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The folder has no room for the frames.
     #[error(
         "Cannot keep {needed} bytes of pages in {}: {free} bytes are free there; lower --capacity, or choose a folder with more room", path.display()

@@ -13,7 +13,7 @@ use tmem_pages::slots::{Durability, SlotFile};
 use tmem_pages::{EngineFiles, PAGE_SIZE, SlotStore, Stores};
 
 use super::error::StoreError;
-use super::state::State;
+use super::state::{self, State};
 use super::{PmConfig, StoreConfig};
 
 /// What was opened.
@@ -38,6 +38,7 @@ pub(super) fn open(config: &StoreConfig) -> Result<(State, Found), StoreError> {
     let state_path = match &config.state_dir {
         Some(dir) => {
             make_folder(dir)?;
+            state::boot()?;
             Some(dir.join("store.json"))
         }
         None => config.pm.as_ref().map(beside_pm),

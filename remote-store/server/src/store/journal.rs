@@ -6,6 +6,7 @@
 //! they are not, or there are none, every page of the log is put into the empty engine again.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ pub(super) fn open(config: &LogConfig, state: &State, whole: bool) -> Result<Fou
         sync: config.sync,
         store_id: identity.store_id,
         incarnation: identity.incarnation,
-        boot: tmem_pages::slots::boot_id().unwrap_or_default(),
+        boot: boot(config.sync, tmem_pages::slots::boot_id())?,
         salvage: config.salvage,
     };
     let opened = PageLog::open(&config.path, &options)?;
@@ -109,6 +110,15 @@ pub(super) fn open(config: &LogConfig, state: &State, whole: bool) -> Result<Fou
         next: report.next_namespace,
         log: opened.log,
     })
+}
+
+/// The boot that a log is written in. One that outlives the host has no need of it.
+fn boot(sync: LogSync, told: io::Result<[u8; 16]>) -> Result<[u8; 16], StoreError> {
+    match (sync, told) {
+        (_, Ok(boot)) => Ok(boot),
+        (LogSync::Host, Err(_)) => Ok([0; 16]),
+        (LogSync::Process, Err(source)) => Err(StoreError::BootUnknown { source }),
+    }
 }
 
 impl Journal {
@@ -365,5 +375,19 @@ impl Keeper<'_> {
             Ok(Appended::Stale) => Status::Ok,
             Ok(Appended::Full | Appended::Wait) | Err(_) => Status::Failed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_for_the_process_alone_is_not_opened_in_a_boot_that_nobody_knows() {
+        let unread = || Err(io::ErrorKind::NotFound.into());
+        let error = boot(LogSync::Process, unread()).unwrap_err();
+        assert!(matches!(error, StoreError::BootUnknown { .. }), "{error}");
+        assert_eq!(boot(LogSync::Host, unread()).unwrap(), [0; 16]);
+        assert_eq!(boot(LogSync::Process, Ok([7; 16])).unwrap(), [7; 16]);
     }
 }

@@ -76,6 +76,21 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// Page `nth` of these of the persistent pool is about to be put or got, then the others. Changes
+    /// nothing but time.
+    #[inline]
+    pub(crate) fn look_ahead(&self, nth: usize, of: &[u32]) {
+        let (Ok(nth), Ok(count)) = (u32::try_from(nth), u32::try_from(of.len())) else {
+            return;
+        };
+        if nth < count
+            && let Some(pool) = self.namespace.pool(pool::PERSISTENT)
+        {
+            let index = |nth: u32| PageIndex(of.get(nth as usize).copied().unwrap_or(0));
+            self.worker.look_ahead(pool, (nth, count), index);
+        }
+    }
+
     /// Keeps a page.
     #[inline]
     pub(crate) fn put(&mut self, put: &Put<'_>) -> Status {

@@ -84,12 +84,15 @@ impl State {
         sync: bool,
         identity: Identity,
     ) -> Result<Self, StoreError> {
-        let boot = boot();
+        // Where it matters, it is asked for before.
+        let boot = boot().unwrap_or_default();
         let found = match &path {
             Some(path) => read(path)?,
             None => None,
         };
-        let same_boot = found.as_ref().is_some_and(|found| found.boot == boot);
+        let same_boot = found
+            .as_ref()
+            .is_some_and(|found| found.boot == boot && !boot.is_empty());
         let ran_without_log = found.as_ref().is_some_and(|found| !found.logged);
         let mut kept = found.unwrap_or_else(|| Kept {
             version: VERSION,
@@ -230,10 +233,18 @@ fn read(path: &Path) -> Result<Option<Kept>, StoreError> {
     Ok(Some(kept))
 }
 
-/// This boot of the host; empty where the system does not say.
-fn boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map(|id| id.trim().to_owned()).unwrap_or_default()
+/// This boot of the host. What outlives the process alone must not be taken for what outlived the host:
+/// without an answer there is no such store.
+pub(super) fn boot() -> Result<String, StoreError> {
+    named(fs::read_to_string("/proc/sys/kernel/random/boot_id"))
+}
+
+fn named(boot: io::Result<String>) -> Result<String, StoreError> {
+    let named = boot.and_then(|id| match id.trim() {
+        "" => Err(io::ErrorKind::UnexpectedEof.into()),
+        id => Ok(id.to_owned()),
+    });
+    named.map_err(|source| StoreError::BootUnknown { source })
 }
 
 #[cfg(test)]
@@ -261,6 +272,15 @@ mod tests {
         assert!(state.is_of_this_boot());
         assert_eq!(state.identity(), FIRST);
         assert_eq!((state.epoch("a"), state.epoch("b")), (5, 0));
+    }
+
+    #[test]
+    fn a_boot_that_is_not_told_is_an_error_and_no_boot_like_another() {
+        assert_eq!(named(Ok("abc\n".into())).unwrap(), "abc");
+        for unread in [Ok("\n".into()), Err(io::ErrorKind::NotFound.into())] {
+            let error = named(unread).unwrap_err();
+            assert!(matches!(error, StoreError::BootUnknown { .. }), "{error}");
+        }
     }
 
     #[test]

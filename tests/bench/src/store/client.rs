@@ -20,8 +20,8 @@ use tmem_remote_protocol::checksum;
 
 use super::load::{is_version, write_version};
 use super::pipe::Address;
-use super::row::histogram;
 use super::servers::Server;
+use crate::row::histogram;
 use crate::{Error, Result, pin};
 
 /// How long stores may take to be met, and a broken one to be noticed.
@@ -41,6 +41,17 @@ pub(super) struct Client {
     random: Random,
     page: Box<PageBytes>,
     got: Box<PageBytes>,
+}
+
+/// A get that took long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slow {
+    /// When it ended, since the load began.
+    pub(super) at: Duration,
+    pub(super) took: Duration,
+    /// How long of that this thread ran, which never sleeps of itself: else something else had its
+    /// processor.
+    pub(super) ran: Duration,
 }
 
 /// Settings that all clients of the benchmark share.
@@ -210,17 +221,36 @@ impl Client {
     /// One request after the other for some time, so many of 100 puts: what the gets took, in
     /// nanoseconds.
     pub(super) fn run(&mut self, puts: u32, time: Duration) -> Result<Histogram<u64>> {
-        let mut times = histogram();
+        Ok(self.watch(puts, time, Duration::MAX)?.0)
+    }
+
+    /// As [`run`](Self::run); with those gets that took longer than `limit`.
+    pub(super) fn watch(
+        &mut self,
+        puts: u32,
+        time: Duration,
+        limit: Duration,
+    ) -> Result<(Histogram<u64>, Vec<Slow>)> {
+        let (mut times, mut slow) = (histogram(), Vec::new());
         let start = Instant::now();
         while start.elapsed() < time {
             let slot = self.any();
             if self.percent(puts) {
                 self.put(slot)?;
-            } else {
-                record(&mut times, self.get(slot)?);
+                continue;
+            }
+            let ran = pin::ran();
+            let took = self.get(slot)?;
+            record(&mut times, took);
+            if took > limit {
+                slow.push(Slow {
+                    at: start.elapsed(),
+                    took,
+                    ran: pin::ran().saturating_sub(ran),
+                });
             }
         }
-        Ok(times)
+        Ok((times, slow))
     }
 }
 

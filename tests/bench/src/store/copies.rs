@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use super::AREA;
 use super::client::{Client, record, settings};
-use super::row::{Compared, histogram, microseconds};
 use super::servers::{Ours, Server};
 use super::{Scale, StoreOptions};
 use crate::floors::per_second;
 use crate::pin::Processors;
+use crate::row::{Compared, histogram, microseconds};
 use crate::{Error, Result, Row};
 
 /// Two copies may take 1.25 times what one takes.
@@ -63,6 +64,7 @@ fn copies(options: &StoreOptions, scale: &Scale, processors: Processors) -> Resu
         }
     }
     Ok(Compared {
+        area: AREA,
         name: "put with two copies, median, beside one copy".to_owned(),
         unit: "us",
         ours: &medians[0],
@@ -116,6 +118,7 @@ fn tls(options: &StoreOptions, scale: &Scale, processors: Processors) -> Result<
         }
     }
     Ok(Compared {
+        area: AREA,
         name: "10 % put, 90 % get, pipeline 9, mutual TLS beside plain TCP".to_owned(),
         unit: "pages/s",
         ours: &rates[0],

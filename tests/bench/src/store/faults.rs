@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tmem_remote_client::{Hedge, Settings};
 
-use super::client::{Client, record, settings};
-use super::row::{AREA, histogram, limited, microseconds, note};
+use super::AREA;
+use super::client::{Client, Slow, record, settings};
 use super::servers::{Ours, Server};
 use super::{Scale, StoreOptions};
 use crate::pin::Processors;
+use crate::row::{histogram, microseconds};
 use crate::{Error, Result, Row};
 
 /// How long a get may take when a store dies.
@@ -30,6 +31,8 @@ const REPAIR_BYTES: u64 = 16 << 20;
 const PUTS: u32 = 10;
 /// How long a repair may take at most.
 const REPAIR_MAX: Duration = Duration::from_secs(120);
+/// Slow gets that are told one by one.
+const SLOW_MAX: usize = 4;
 /// How long a store stands still.
 const FROZEN: Duration = Duration::from_secs(2);
 const REGIME: &str = "10 % put, 90 % get, one at a time, 3 stores, 2 copies, stores sleep";
@@ -87,7 +90,7 @@ fn killed(options: &StoreOptions, scale: &Scale, processors: Processors) -> Resu
     let allowed = REPAIR_BYTES as f64;
     let ratio = repair.rate / allowed;
     Ok(vec![
-        limited(
+        AREA.limited(
             "kill -9 of one store: longest get",
             "us",
             longest,
@@ -95,26 +98,25 @@ fn killed(options: &StoreOptions, scale: &Scale, processors: Processors) -> Resu
             REGIME,
         ),
         Row {
-            area: AREA,
             floor: Some(allowed / 1e6),
             ratio: Some(ratio),
             goal: Some(GOAL_REPAIR),
             met: Some(ratio >= GOAL_REPAIR),
-            ..note(
+            ..AREA.note(
                 "repair: bandwidth beside what is allowed",
                 "MB/s",
                 repair.rate / 1e6,
                 format!("{REGIME}; {} pages copied, load goes on", repair.pages),
             )
         },
-        limited(
+        AREA.limited(
             "repair: p99 of a get meanwhile, beside twice the p99 before",
             "us",
             during,
             REPAIR_TIMES * before,
             REGIME,
         ),
-        note(
+        AREA.note(
             "repair: from the kill until all pages have two copies",
             "s",
             repair.whole.as_secs_f64(),
@@ -203,13 +205,8 @@ fn frozen(
     };
     let period = settings.advert_period;
     let mut client = client(&servers, settings)?;
-    let before = microseconds(&client.run(PUTS, scale.pass * 2)?, 0.99);
-    let victim = servers.first().ok_or(Error::Processors { found: 0 })?;
-    victim.freeze(true)?;
-    let frozen = client.run(PUTS, FROZEN);
-    victim.freeze(false)?;
-    let frozen = frozen?;
-    let longest = microseconds(&frozen, 1.0);
+    let calm = client.run(PUTS, scale.pass * 2)?;
+    let before = microseconds(&calm, 0.99);
     let (name, limit) = match hedge {
         Hedge::Off => (
             "SIGSTOP of one store: longest get, beside 3 advert periods",
@@ -220,10 +217,39 @@ fn frozen(
             HEDGED_TIMES * before,
         ),
     };
+    let victim = servers.first().ok_or(Error::Processors { found: 0 })?;
+    victim.freeze(true)?;
+    let frozen = client.watch(PUTS, FROZEN, Duration::from_secs_f64(limit / 1e6));
+    victim.freeze(false)?;
+    let (times, slow) = frozen?;
     let regime = format!(
-        "{REGIME}; advert period {} ms, p99 before {before:.0} us, p99 meanwhile {:.0} us",
+        "{REGIME}; advert period {} ms, p99 before {before:.0} us, longest before {:.0} us, p99 meanwhile \
+         {:.0} us; {}",
         period.as_millis(),
-        microseconds(&frozen, 0.99)
+        microseconds(&calm, 1.0),
+        microseconds(&times, 0.99),
+        describe(&slow)
     );
-    Ok(vec![limited(name, "us", longest, limit, regime)])
+    Ok(vec![AREA.limited(
+        name,
+        "us",
+        microseconds(&times, 1.0),
+        limit,
+        regime,
+    )])
+}
+
+/// The gets that were longer than they may be, as far as there is room for them.
+fn describe(slow: &[Slow]) -> String {
+    let mut text = format!("{} gets were longer than that", slow.len());
+    for (number, Slow { at, took, ran }) in slow.iter().take(SLOW_MAX).enumerate() {
+        text.push_str(&format!(
+            "{} {} us after {} ms, of which the client ran {} us",
+            if number == 0 { ":" } else { "," },
+            took.as_micros(),
+            at.as_millis(),
+            ran.as_micros(),
+        ));
+    }
+    text
 }

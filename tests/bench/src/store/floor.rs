@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tmem_remote_protocol::HEADER_LEN;
 
 use super::pipe::{Address, Socket};
-use super::row::histogram;
 use crate::pin::{self, Processors};
+use crate::row::histogram;
 use crate::{Error, Result};
 
 /// Bytes of a get: its header and one entry.

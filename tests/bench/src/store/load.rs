@@ -12,8 +12,8 @@ use tmem_frontend::Random;
 use tmem_pages::{PAGE_SIZE, PageBytes};
 
 use super::pipe::Pipe;
-use super::row::histogram;
 use crate::floors::per_second;
+use crate::row::histogram;
 use crate::{Error, Result};
 
 /// Rounds of all connections between two looks at the clock.

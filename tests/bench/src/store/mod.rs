@@ -22,18 +22,20 @@ mod floor;
 mod load;
 mod peers;
 mod pipe;
-mod row;
 mod servers;
 mod single;
 mod wire;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::pin::{self, Processors};
 use crate::report::{Machine, SCHEMA};
-use crate::{Report, Result};
+use crate::row::Area;
+use crate::{Report, Result, Row};
+
+/// The area of all these rows.
+const AREA: Area = Area("store");
 
 /// What to measure, and with which programs.
 #[derive(Clone, Debug)]
@@ -44,32 +46,23 @@ pub struct StoreOptions {
     pub valkey: Option<PathBuf>,
     /// `memcached`, likewise.
     pub memcached: Option<PathBuf>,
+    /// What to measure of it; all, if none is named.
+    pub parts: Vec<StorePart>,
     /// Fewer pages, shorter passes, fewer rounds.
     pub quick: bool,
 }
 
-impl StoreOptions {
-    /// With the peers that this machine has: those that `TMEM_VALKEY_SERVER` and `TMEM_MEMCACHED` name,
-    /// else `valkey-server`, `redis-server` and `memcached`, if they run.
-    #[must_use]
-    pub fn new(server: PathBuf, quick: bool) -> Self {
-        Self {
-            server,
-            valkey: program("TMEM_VALKEY_SERVER", &["valkey-server", "redis-server"]),
-            memcached: program("TMEM_MEMCACHED", &["memcached"]),
-            quick,
-        }
-    }
-}
-
-/// The program that a variable names, else the first of `names` that runs.
-fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
-    let runs = |program: &PathBuf| {
-        let output = Command::new(program).arg("--version").output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    let given = std::env::var_os(variable).map(PathBuf::from);
-    given.or_else(|| names.iter().map(PathBuf::from).find(runs))
+/// A part of this area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorePart {
+    /// One get at a time.
+    Single,
+    /// Beside Valkey and memcached.
+    Peers,
+    /// Two copies; mutual TLS.
+    Copies,
+    /// Deaths, stalls, repair.
+    Faults,
 }
 
 /// Sizes that follow from `quick`.
@@ -113,10 +106,19 @@ pub fn store(options: &StoreOptions) -> Result<Report> {
     let scale = Scale::new(options.quick);
     let processors = Processors::choose()?;
     let results = pin::on(processors.client, || {
-        let mut rows = single::rows(options, &scale, processors)?;
-        rows.extend(peers::rows(options, &scale, processors)?);
-        rows.extend(copies::rows(options, &scale, processors)?);
-        rows.extend(faults::rows(options, &scale, processors)?);
+        type Rows = fn(&StoreOptions, &Scale, Processors) -> Result<Vec<Row>>;
+        let parts: [(StorePart, Rows); 4] = [
+            (StorePart::Single, single::rows),
+            (StorePart::Peers, peers::rows),
+            (StorePart::Copies, copies::rows),
+            (StorePart::Faults, faults::rows),
+        ];
+        let mut rows = Vec::new();
+        for (part, measure) in parts {
+            if options.parts.is_empty() || options.parts.contains(&part) {
+                rows.extend(measure(options, &scale, processors)?);
+            }
+        }
         Ok::<_, crate::Error>(rows)
     })??;
     Ok(Report {

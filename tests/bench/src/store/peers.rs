@@ -8,14 +8,15 @@
 
 use std::time::Duration;
 
+use super::AREA;
 use super::load::{Load, Mix};
 use super::pipe::Pipe;
-use super::row::{Compared, limited, note};
 use super::servers::{Ours, Server};
 use super::wire::{self, Wire};
 use super::{Scale, StoreOptions};
 use crate::pin::Processors;
 use crate::report::median;
+use crate::row::Compared;
 use crate::{Result, Row};
 
 /// Connections to each server.
@@ -107,7 +108,7 @@ pub(super) fn rows(
             };
             rows.extend(beside(options, scale, processors, peer, &goals)?);
         }
-        None => rows.push(note("beside valkey-server", "-", 0.0, "skipped: not here")),
+        None => rows.push(AREA.note("beside valkey-server", "-", 0.0, "skipped: not here")),
     }
     match &options.memcached {
         Some(program) => {
@@ -119,7 +120,7 @@ pub(super) fn rows(
             };
             rows.extend(beside(options, scale, processors, peer, &goals)?);
         }
-        None => rows.push(note("beside memcached", "-", 0.0, "skipped: not here")),
+        None => rows.push(AREA.note("beside memcached", "-", 0.0, "skipped: not here")),
     }
     Ok(rows)
 }
@@ -171,6 +172,7 @@ fn beside(
         );
         rows.push(
             Compared {
+                area: AREA,
                 name: format!("{name}, per busy server core"),
                 unit: "pages/s",
                 ours: &own.core,
@@ -184,6 +186,7 @@ fn beside(
         );
         rows.push(
             Compared {
+                area: AREA,
                 name: format!("{name}, as the generator saw it"),
                 unit: "pages/s",
                 ours: &own.rate,
@@ -204,8 +207,8 @@ fn overhead(ours: f64, others: f64, peer: &Option<String>, goals: &Goals) -> Row
     let name = "memory beside each stored page";
     let regime = "resident memory's growth while the keys were put, for each of them, less 4096";
     let row = match goals.overhead {
-        Some(part) => limited(name, "bytes", ours, part * others, regime),
-        None => note(name, "bytes", ours, regime),
+        Some(part) => AREA.limited(name, "bytes", ours, part * others, regime),
+        None => AREA.note(name, "bytes", ours, regime),
     };
     Row {
         peer: Some(others),

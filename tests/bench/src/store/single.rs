@@ -2,14 +2,15 @@
 //! One get at a time, beside a ping-pong of the same message sizes: what the store adds to the socket.
 //! Store and client poll, and so do both sides of the ping-pong.
 
+use super::AREA;
 use super::floor::PingPong;
 use super::load::{Load, Mix};
 use super::pipe::Pipe;
-use super::row::{Compared, microseconds, note};
 use super::servers::{Ours, Server};
 use super::wire;
 use super::{Scale, StoreOptions};
 use crate::pin::{self, Processors};
+use crate::row::{Compared, microseconds};
 use crate::{Result, Row};
 
 /// How much of the ping-pong's rate is to be reached: 1.25 times its time at most.
@@ -76,6 +77,7 @@ fn on_socket(
     let slept = sleeps as f64 / gets.max(1) as f64;
     let regime = format!("all poll, the store slept {slept:.3} times a get");
     let median = Compared {
+        area: AREA,
         name: format!("one get, {on}, median, beside ping-pong of 40 and 4144 bytes"),
         unit: "us",
         ours: &medians[0],
@@ -86,13 +88,14 @@ fn on_socket(
         regime: regime.clone(),
     };
     let tail = Compared {
+        area: AREA,
         name: format!("one get, {on}, p99"),
         ours: &tails[0],
         other: &tails[1],
         goal: None,
         ..median.clone()
     };
-    let cost = note(
+    let cost = AREA.note(
         format!("one get, {on}, what the store adds"),
         "us",
         crate::report::median(&medians[0]) - crate::report::median(&medians[1]),

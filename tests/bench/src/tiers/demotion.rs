@@ -17,17 +17,18 @@ use rustix::fs::{FallocateFlags, fallocate, fdatasync};
 use rustix::io::{Errno, ReadWriteFlags, pwrite, pwritev2};
 use tmem_frontend::Random;
 use tmem_pages::slots::Durability;
-use tmem_pages::{Mover, PAGE_SIZE, Step, Tier};
+use tmem_pages::{Engine, Mover, PAGE_SIZE, Step, Tier};
 
+use super::AREA;
 use super::Scale;
-use super::row::Compared;
 use super::stand::{Size, Stand, noise, slot_file};
 use crate::floors::per_second;
 use crate::pin::{self, Processors};
+use crate::row::Compared;
 use crate::{Error, Result, Row};
 
 /// Pages that the mover writes at a time.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// `RWF_DONTCACHE`, since Linux 6.14.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// What ought to be reached of the floor.
@@ -96,10 +97,15 @@ fn demotion(scale: &Scale, folder: &Path, durability: Durability) -> Result<Vec<
         fdatasync(&kept).map_err(Error::system("write back"))?;
         want_all(&stand);
         let before = stand.engine.tier(Tier::Pm).map_or(0, |tier| tier.demoted);
+        let demoted = |engine: &Engine| {
+            let now = engine.tier(Tier::Pm).map_or(0, |tier| tier.demoted);
+            now - before
+        };
         let start = Instant::now();
+        stand.settle_until(|engine| demoted(engine) >= u64::from(pages))?;
+        ours.push(per_second(demoted(&stand.engine), start));
+        // What the mover does with the page cache when it has nothing else to do.
         stand.settle()?;
-        let after = stand.engine.tier(Tier::Pm).map_or(0, |tier| tier.demoted);
-        ours.push(per_second(after - before, start));
         floor.push(plain.pass(Way::Plain, host)?);
         uncached.push(plain.pass(Way::Uncached, host)?);
     }
@@ -111,11 +117,12 @@ fn demotion(scale: &Scale, folder: &Path, durability: Durability) -> Result<Vec<
         ""
     };
     let regime = format!(
-        "mover alone, batches of {BATCH} pages, {} MiB; floor: one thread",
+        "mover alone until the last page is written, batches of {BATCH} pages, {} MiB; floor: one thread",
         pages / 256
     );
     let row = |what: &str, other: &[f64], goal, way: &str| {
         Compared {
+            area: AREA,
             name: format!("demotion to the PM file, durability {durable}{what}"),
             unit: "pages/s",
             ours: &ours,
@@ -242,6 +249,7 @@ pub(super) fn hits(scale: &Scale, processors: Processors, folder: &Path) -> Resu
         crate::report::median(&rates)
     );
     let row = Compared {
+        area: AREA,
         name: "p99 of a DRAM hit during demotion, beside the same without".to_owned(),
         unit: "us",
         ours: &with,

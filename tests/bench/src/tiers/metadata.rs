@@ -2,15 +2,16 @@
 //! What a page costs beside its 4096 bytes, as the engine counts it.
 //!
 //! In DRAM: all metadata of an engine whose frames are full and whose tiers below are empty, without
-//! their slot tables, by its pages. Below: what metadata the engine has more when as many pages again
-//! have come, and others gone to the file, by the pages that are there now, so that what frames cost
-//! is not in it; and the slot table, by its slots.
+//! their slot tables, by its pages; with its policy as large as it becomes once pages have left, which
+//! is when some remember what left their frames. Below: what metadata but the policy's the engine has
+//! more when as many pages again have come, and others gone to the file, by the pages that are there
+//! now, so that what frames cost is not in it; and the slot table, by its slots.
 
 use tmem_pages::Tier;
 use tmem_pages::policy::POLICIES;
 use tmem_pages::slots::SlotFile;
 
-use super::row::limited;
+use super::AREA;
 use super::stand::{Size, Stand};
 use crate::{Error, Result, Row};
 
@@ -27,21 +28,22 @@ pub(super) fn rows() -> Result<Vec<Row>> {
     let mut worst: f64 = 0.0;
     for kind in POLICIES {
         let (dram, below) = bytes(kind.name)?;
-        rows.push(limited(
+        rows.push(AREA.limited(
             format!("metadata of a page in DRAM, {}", kind.name),
             "bytes",
             dram,
             DRAM_BYTES_MAX,
-            "all metadata but slot tables, by the pages; DRAM full, nothing below; dense pool",
+            "all metadata but slot tables, by the pages; DRAM full, nothing below, but the policy as it is \
+             once pages have left; dense pool",
         ));
         worst = worst.max(below);
     }
-    rows.push(limited(
+    rows.push(AREA.limited(
         "metadata of a page below DRAM",
         "bytes",
         worst,
         BELOW_BYTES_MAX,
-        "what the same engine has more with as many pages in the PM file as in DRAM, by those, and a slot \
+        "what the same engine has more, but its policy, with as many pages in the PM file as in DRAM, by those, and a slot \
          of the slot table; the most of all policies",
     ));
     Ok(rows)
@@ -60,15 +62,19 @@ fn bytes(policy: &str) -> Result<(f64, f64)> {
     (0..FRAMES).try_for_each(|number| stand.put(number))?;
     let metadata = |stand: &Stand| {
         let memory = stand.engine.memory();
-        (memory.metadata() - memory.slot_tables, memory.slot_tables)
+        let own = memory.metadata() - memory.slot_tables - memory.policies;
+        (own, memory.policies, memory.slot_tables)
     };
-    let (full, slots) = metadata(&stand);
+    let (full, _, slots) = metadata(&stand);
     let in_dram = stand.used(Tier::Dram) - stand.used(Tier::Pm);
     stand.fill(PAGES)?;
-    let more = metadata(&stand).0 - full;
+    let (more, policy, _) = metadata(&stand);
     let below = u64::from(PAGES) - stand.guest.dram_pages();
     let slot = ratio(slots, PAGES.into());
-    Ok((ratio(full, in_dram), ratio(more, below) + slot))
+    Ok((
+        ratio(full + policy, in_dram),
+        ratio(more - full, below) + slot,
+    ))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark")]

@@ -20,7 +20,6 @@ mod footprint;
 mod metadata;
 mod peers;
 mod restart;
-mod row;
 mod stand;
 
 use std::path::PathBuf;
@@ -28,7 +27,11 @@ use std::time::Duration;
 
 use crate::pin::{self, Processors};
 use crate::report::{Machine, SCHEMA};
+use crate::row::Area;
 use crate::{Error, Report, Result};
+
+/// The area of all these rows.
+const AREA: Area = Area("tiers");
 
 /// Where and how much to measure.
 #[derive(Clone, Debug, Default)]

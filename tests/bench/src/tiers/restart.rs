@@ -12,8 +12,8 @@ use std::time::Instant;
 use tmem_pages::slots::Durability;
 use tmem_pages::{EngineFiles, Tier};
 
+use super::AREA;
 use super::Scale;
-use super::row::limited;
 use super::stand::{Size, Stand, drop_cache, slot_file, stores};
 use crate::report::median;
 use crate::{Error, Result, Row};
@@ -69,7 +69,7 @@ fn after_kill(scale: &Scale, path: &Path) -> Result<Row> {
     );
     let limit = dram.mul_add(MS_DRAM, pm * MS_PM);
     let name = "restart after a kill, first gets";
-    Ok(limited(name, "ms", median(&times), limit, regime))
+    Ok(AREA.limited(name, "ms", median(&times), limit, regime))
 }
 
 fn after_reboot(scale: &Scale, path: &Path) -> Result<Row> {
@@ -98,7 +98,7 @@ fn after_reboot(scale: &Scale, path: &Path) -> Result<Row> {
          taken over, until a page was got; limit: {MS_PM} ms for a GiB"
     );
     let name = "restart after a reboot of the host, first get";
-    Ok(limited(name, "ms", median(&times), pm * MS_PM, regime))
+    Ok(AREA.limited(name, "ms", median(&times), pm * MS_PM, regime))
 }
 
 /// Gets pages, the last of which is in the PM file. Returns the milliseconds since `start`.

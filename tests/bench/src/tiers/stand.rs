@@ -134,12 +134,18 @@ impl Stand {
 
     /// Lets the mover work until it rests.
     pub(super) fn settle(&mut self) -> Result<()> {
+        self.settle_until(|_| false)
+    }
+
+    /// Lets the mover work until `done` says so, or it rests.
+    pub(super) fn settle_until(&mut self, done: impl Fn(&Engine) -> bool) -> Result<()> {
         let Some(mover) = &mut self.mover else {
             return Ok(());
         };
-        let mut steps = (0..STEPS_MAX).map(|_| mover.step(false));
-        if steps.any(|step| step == Step::Idle) {
-            return Ok(());
+        for _ in 0..STEPS_MAX {
+            if mover.step(false) == Step::Idle || done(&self.engine) {
+                return Ok(());
+            }
         }
         Err(Error::Refused {
             what: NAME,

@@ -3,11 +3,10 @@
 //! pages afterwards.
 
 use super::{Check, Kind};
-use crate::bench::{Ask, Bench, Handle, Split, UNTOUCHED, UNTOUCHED_BYTE, dense, sparse};
+use crate::bench::{Ask, Bench, Handle, UNTOUCHED, dense, sparse};
 use crate::why::{Context, Result, ensure, same};
 use crate::wire::{
-    QUEUE_BALLOON, RequestHeader, ResponseHeader, capability, flag, get_queue, op, pool_kind,
-    put_queue, result, status,
+    RequestHeader, ResponseHeader, flag, get_queue, op, pool_kind, put_queue, result, status,
 };
 
 pub(super) const CHECKS: &[Check] = &[
@@ -25,11 +24,6 @@ pub(super) const CHECKS: &[Check] = &[
         name: "unknown-pools",
         kind: Kind::Once,
         run: unknown_pools,
-    },
-    Check {
-        name: "balloon-queue",
-        kind: Kind::Styles,
-        run: balloon_queue,
     },
 ];
 
@@ -347,36 +341,4 @@ fn unknown_pools(bench: &mut Bench) -> Result {
     }
     bench.create(&sparse(1 << 31, pool_kind::PERSISTENT))?;
     bench.expect(Handle::dense(id), 0, 1, stamp)
-}
-
-fn balloon_queue(bench: &mut Bench) -> Result {
-    if bench.config.capabilities & capability::BALLOON != 0 {
-        return Ok(());
-    }
-    let question = bench.question(0).part(0, RequestHeader::SIZE);
-    let at = Handle::dense(1);
-    let ask = Ask {
-        split: Split::Whole,
-        ..Ask::plain(at.header(op::GET, 0, 1))
-    };
-    question.put(0, &ask.header.to_bytes());
-    let reply = bench.reply(0).part(0, ResponseHeader::SIZE);
-    reply.fill(UNTOUCHED);
-    let used = bench.exchange(QUEUE_BALLOON, |chain| {
-        chain.readable(question);
-        chain.writable(reply);
-    })?;
-    same!(
-        (used as usize, reply.read::<u8>(0)),
-        (ResponseHeader::SIZE, status::UNSUPPORTED),
-        "used bytes and status"
-    );
-    reply.fill(UNTOUCHED);
-    let used = bench.exchange(QUEUE_BALLOON, |chain| chain.readable(question))?;
-    same!(
-        (used, reply.read::<u8>(0)),
-        (0, UNTOUCHED_BYTE),
-        "used bytes and status without room for a response"
-    );
-    Ok(())
 }

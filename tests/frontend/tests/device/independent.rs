@@ -16,8 +16,8 @@ use tmem_frontend::{WAIT, page_content};
 use virtio_driver::virtqueue::{Virtqueue, VirtqueueLayout};
 use virtio_driver::{ByteValued, VhostUser, VirtioFeatureFlags, VirtioTransport};
 
-/// Queues 0 to 4: control, event, balloon, and one pair.
-const QUEUES: usize = 5;
+/// Control, event, balloon, report, and one pair.
+const QUEUES: usize = tmem_abi::queue_count(1) as usize;
 const QUEUE_SIZE: u16 = 16;
 const POOL: u32 = 3;
 

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod balloon;
 mod depth;
 mod guest;
 mod host;

@@ -72,7 +72,12 @@ impl CloudHypervisor {
         command
             .arg("--memory")
             .arg(format!("size={}M,shared=on", machine.memory_mib));
-        if let Some(tmem) = &machine.tmem {
+        if let Some(disk) = &machine.disk {
+            command
+                .arg("--disk")
+                .arg(format!("path={},direct=on", disk.display()));
+        }
+        for tmem in &machine.tmem {
             let key = if self.version < VERSION_DEVICE_TYPE {
                 "virtio_id"
             } else {
@@ -120,7 +125,7 @@ mod tests {
             "--memory size=256M,shared=on",
             "--console file=/l/g.console.log",
             "--serial socket=/s/g.control.sock",
-            "socket=/run/vm0.sock,device_type=13,queue_sizes=[256,256,256,256,256,256,256]",
+            "socket=/run/vm0.sock,device_type=13,queue_sizes=[256,256,256,256,256,256,256,256]",
         ] {
             assert!(words.contains(part), "no {part} in {words}");
         }

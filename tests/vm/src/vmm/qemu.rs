@@ -86,12 +86,23 @@ impl Qemu {
             "console=ttyS0 panic=-1 tmem.control=ttyS1 {}",
             machine.cmdline
         ));
-        if let Some(tmem) = &machine.tmem {
-            command
-                .arg("-chardev")
-                .arg(option("socket,id=tmem,path=", &tmem.socket, ""));
+        if let Some(disk) = &machine.disk {
+            // Without the host's page cache below, a read of the disk is a read of a disk.
+            command.arg("-drive").arg(option(
+                "if=none,id=disk,format=raw,cache=none,discard=unmap,file=",
+                disk,
+                "",
+            ));
+            command.args(["-device", "virtio-blk-pci,drive=disk"]);
+        }
+        for (nth, tmem) in machine.tmem.iter().enumerate() {
+            command.arg("-chardev").arg(option(
+                &format!("socket,id=tmem{nth},path="),
+                &tmem.socket,
+                "",
+            ));
             command.arg("-device").arg(format!(
-                "vhost-user-test-device-pci,chardev=tmem,virtio-id={VIRTIO_ID},num_vqs={},\
+                "vhost-user-test-device-pci,chardev=tmem{nth},virtio-id={VIRTIO_ID},num_vqs={},\
                  vq_size={QUEUE_SIZE},config_size={}",
                 tmem.queues(),
                 Config::SIZE
@@ -134,9 +145,11 @@ mod tests {
             "-object memory-backend-memfd,id=ram,size=256M,share=on",
             "-serial file:/l,,o/g.console.log",
             "-chardev socket,id=control,path=/s,,o/g.control.sock,server=on,wait=off",
-            "-chardev socket,id=tmem,path=/run/vm0.sock",
-            "virtio-id=13,num_vqs=7,vq_size=256,config_size=64",
+            "-chardev socket,id=tmem0,path=/run/vm0.sock",
+            "virtio-id=13,num_vqs=8,vq_size=256,config_size=64",
             "-append console=ttyS0 panic=-1 tmem.control=ttyS1 quiet",
+            "-drive if=none,id=disk,format=raw,cache=none,discard=unmap,file=/i/disk.raw",
+            "-device virtio-blk-pci,drive=disk",
         ] {
             assert!(words.contains(part), "no {part} in {words}");
         }
@@ -145,7 +158,7 @@ mod tests {
     #[test]
     fn machine_without_device_has_no_back_end() {
         let bare = Machine {
-            tmem: None,
+            tmem: Vec::new(),
             ..machine()
         };
         let command = qemu(Accelerator::Kvm)

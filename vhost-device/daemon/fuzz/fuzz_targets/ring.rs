@@ -5,7 +5,7 @@
 //! cargo +nightly fuzz run ring -- -max_total_time=30
 //! ```
 //! The input is a program of rounds. A round writes a request that follows the rules, damages it with
-//! patches anywhere in guest memory, makes it available on one of the five queues, and kicks. So the
+//! patches anywhere in guest memory, makes it available on one of the six queues, and kicks. So the
 //! fuzzer starts deep inside the request path and walks outward to nonsense. After the last round
 //! the engine checks itself.
 #![no_main]
@@ -13,6 +13,7 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
+use tmem_abi::{BalloonRange, BalloonRequest, balloon};
 use tmem_abi::{ControlRequest, RequestHeader, control, op, pool_kind, pool_layout};
 use tmem_pages::{Engine, EngineConfig, Epoch, GuestConfig, Layout};
 use tmem_pages::{PoolId, PoolKind, PoolSpec};
@@ -28,8 +29,8 @@ const QUEUE: u16 = 16;
 const MEMORY: u64 = 0x4_0000;
 const HEADS: u64 = 0x8000;
 const DATA: u64 = 0x1_0000;
-const PUT: usize = 4;
-const GET: usize = 3;
+const PUT: usize = 5;
+const GET: usize = 4;
 
 struct World {
     engine: Arc<Engine>,
@@ -77,7 +78,7 @@ struct Rig {
     mem: GuestMemoryMmap,
     rings: Vec<Ring>,
     device: Device,
-    avail: [u16; 5],
+    avail: [u16; 6],
 }
 
 const fn base(queue: usize) -> u64 {
@@ -98,7 +99,7 @@ impl Rig {
         let station = Arc::clone(&WORLD.station);
         let device = Device::new(station, memory.clone(), Mode::None).expect("a device");
         let flags = input.byte();
-        let rings = (0..5).map(|queue| {
+        let rings = (0..6).map(|queue| {
             let ring = Ring::new(memory.clone(), 1024).expect("a ring");
             ring.set_queue_size(QUEUE);
             // Sometimes a ring at the very end of memory, or beyond.
@@ -117,7 +118,7 @@ impl Rig {
             mem,
             rings: rings.collect(),
             device,
-            avail: [0; 5],
+            avail: [0; 6],
         }
     }
 
@@ -217,9 +218,29 @@ impl Rig {
                 self.link(0, &[(head, 40, 0), (response, 48, 2)]);
                 0
             }
+            _ if ticket & 3 == 0 => {
+                self.link(1, &[(response, 16, 2)]);
+                1
+            }
             _ => {
-                let queue = 1 + usize::from(listed);
-                self.link(queue, &[(response, 16, 2)]);
+                let queue = 2 + usize::from(listed);
+                let op = match ticket & 3 {
+                    1 if queue == 3 => balloon::REPORT,
+                    1 => balloon::INFLATE,
+                    2 => balloon::DEFLATE,
+                    _ => balloon::STATS,
+                };
+                let ranges = if op == balloon::STATS { 0 } else { pages };
+                let bytes = if op == balloon::STATS { 128 } else { 16 * ranges };
+                self.write(&BalloonRequest { op, ranges }.to_bytes(), head);
+                for nth in 0..ranges {
+                    let range = BalloonRange {
+                        first: u64::from(index) + u64::from(nth) * ticket,
+                        pages: 1 + (nth & 3),
+                    };
+                    self.write(&range.to_bytes(), head + 16 + 16 * u64::from(nth));
+                }
+                self.link(queue, &[(head, 16 + bytes, 0), (response, 16 + pages, 2)]);
                 queue
             }
         };
@@ -240,10 +261,10 @@ impl Rig {
         }
         self.write(&head.to_le_bytes(), avail(queue) + 4 + 2 * slot);
         self.write(&self.avail[queue].to_le_bytes(), avail(queue) + 2);
-        let (rings, thread) = if queue < 3 {
-            (&self.rings[..3], 0)
+        let (rings, thread) = if queue < 4 {
+            (&self.rings[..4], 0)
         } else {
-            (&self.rings[3..], 1)
+            (&self.rings[4..], 1)
         };
         let kicked = self.device.handle_event(0, EventSet::IN, rings, thread);
         assert!(kicked.is_ok(), "an error would end the thread");
@@ -292,7 +313,7 @@ fuzz_target!(|data: &[u8]| {
         ring.set_queue_ready(false);
         assert_eq!(
             ring.drain(std::time::Duration::ZERO),
-            0,
+            (0, 0),
             "a request was left in flight"
         );
     }

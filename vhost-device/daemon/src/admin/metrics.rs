@@ -1,58 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The Prometheus text: one table of names, and one function that fills them.
 
+mod balloons;
+mod histograms;
 mod stores;
-mod text;
 mod tiers;
 
 use tmem_admin_api::{DaemonState, DaemonStatus, EndCause, GuestStats, Health, Op};
 
 use crate::status::AdminSource;
-use text::{Seconds, Text};
-
-/// A metric family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metric {
-    /// `tmem_`, noun, unit, and `_total` for a counter.
-    pub name: &'static str,
-    /// How to read its values.
-    pub kind: MetricKind,
-    /// What it counts, by which labels.
-    pub help: &'static str,
-}
-
-/// Prometheus' types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Cumulative buckets, a sum and a count.
-    Histogram,
-}
-
-impl MetricKind {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
-/// Declares each metric as a constant and collects them in [`METRICS`], so that no name is used
-/// without being described.
-macro_rules! metrics {
-    ($( $constant:ident $kind:ident $name:literal $help:literal; )*) => {
-        $( const $constant: Metric = Metric { name: $name, kind: MetricKind::$kind, help: $help }; )*
-        /// Every metric that the daemon has.
-        pub const METRICS: &[Metric] = &[ $( $constant, )* ];
-    };
-}
+use histograms::histograms;
+pub use tmem_metrics::{Metric, MetricKind};
+use tmem_metrics::{Seconds, Text, metrics};
 
 metrics! {
+    /// Every metric that the daemon has.
+    pub const METRICS;
     BUILD_INFO Gauge "tmem_build_info" "Always 1; label version is the daemon's.";
     UPTIME Gauge "tmem_uptime_seconds" "Time since the daemon's start.";
     HEALTHY Gauge "tmem_healthy" "1: the daemon does all that it is set up for; 0: it is degraded.";
@@ -149,6 +112,18 @@ metrics! {
     STORE_WRITES Counter "tmem_store_writes_total" "Pages written to a store.";
     STORE_FLUSHES Counter "tmem_store_flushes_total" "Pages that a store was told to forget.";
     STORE_ERRORS Counter "tmem_store_errors_total" "Requests to a store that failed.";
+    BALLOON_BUDGET Gauge "tmem_balloon_budget_pages" "What all guests on auto may keep together; absent without a budget.";
+    BALLOON_MEMORY Gauge "tmem_balloon_guest_memory_pages" "The guest's whole memory, by its VMM.";
+    BALLOON_SIZE Gauge "tmem_balloon_size_pages" "What the guest keeps of its memory.";
+    BALLOON_TARGET Gauge "tmem_balloon_target_pages" "What the guest's balloon shall hold.";
+    BALLOON_HELD Gauge "tmem_balloon_held_pages" "What the guest's balloon holds.";
+    BALLOON_AUTO Gauge "tmem_balloon_auto" "1: the daemon decides about the guest's balloon.";
+    BALLOON_WORKS Gauge "tmem_balloon_driver_works" "1: the guest's driver tells its statistics.";
+    BALLOON_DECISION Gauge "tmem_balloon_decision" "Always 1; label reason is why the daemon decided as it did.";
+    BALLOON_FREED Counter "tmem_balloon_freed_total" "Pages that were given back to the host, by way: inflated, reported.";
+    BALLOON_REFUSED Counter "tmem_balloon_refused_total" "Ranges of pages that could not be given back, by reason.";
+    BALLOON_OOM Counter "tmem_balloon_oom_deflated_total" "Pages that the guest took back because it was out of memory.";
+    BALLOON_GUEST Gauge "tmem_balloon_guest_pages" "What the guest's driver tells of its memory, by kind: total, available, free, swapped.";
     STORE_RTT Gauge "tmem_store_round_trip_seconds" "What a request to a store took lately, by quantile: 0.5 and 0.99.";
 }
 
@@ -190,13 +165,15 @@ pub(super) fn render(source: &dyn AdminSource) -> String {
         .filter_map(|g| source.stats(&g.name))
         .collect();
     counters(&mut text, &stats);
-    text.histograms(
+    histograms(
+        &mut text,
         GET_LATENCY,
         stats
             .iter()
             .map(|s| ([("guest", &*s.guest)], &s.latency.get)),
     );
-    text.histograms(
+    histograms(
+        &mut text,
         PUT_LATENCY,
         stats
             .iter()
@@ -207,7 +184,8 @@ pub(super) fn render(source: &dyn AdminSource) -> String {
     tiers::pools(&mut text, source, &guests);
     tiers::links(&mut text, source);
     stores::stores(&mut text, source);
-    text.0
+    balloons::balloons(&mut text, source);
+    text.into_string()
 }
 
 fn daemon(text: &mut Text, source: &dyn AdminSource) {

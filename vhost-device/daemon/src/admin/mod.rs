@@ -16,7 +16,7 @@
 //! - [`access`](self::Access): who may ask, and the two questions to the kernel behind it.
 //! - [`connection`](self::Limits): accepting, limits, refusals.
 //! - `router`: paths to answers. `operations`: those of a restart and an upgrade. `tiers`, `quotas`,
-//!   `links`, `stores`: what changes tiers, guests, links and stores; `body` reads what they are sent. `metrics`: the
+//!   `links`, `stores`, `balloons`: what changes tiers, guests, links, stores and balloons; `body` reads what they are sent. `metrics`: the
 //!   Prometheus text and its table of names.
 //! - [`bind`]: the socket file.
 //! - [`Caretaker`]: the source of a daemon that has failed and serves no guest.
@@ -26,6 +26,7 @@
 //! folder of its own program and those that its configuration names, no other.
 
 mod access;
+mod balloons;
 mod body;
 mod caretaker;
 mod connection;

@@ -17,7 +17,7 @@ use tmem_admin_api::{
     Stats, Status, path,
 };
 
-use super::{links, metrics, operations, quotas, stores, tiers};
+use super::{balloons, links, metrics, operations, quotas, stores, tiers};
 use crate::status::AdminSource;
 
 /// The largest body that is put up with: a path of the longest kind, escaped, in a little JSON.
@@ -35,6 +35,7 @@ pub(super) fn router(source: Source) -> Router {
         .merge(quotas::router())
         .merge(links::router())
         .merge(stores::router())
+        .merge(balloons::router())
         .route_layer(middleware::from_fn_with_state(Arc::clone(&source), serving));
     Router::new()
         .route(path::STATUS, get(status))
@@ -227,7 +228,7 @@ async fn no_such_path(uri: Uri) -> Failure {
         format!("this API has no path {:?}", uri.path()),
         "paths are /v1/status, /v1/guests, /v1/guests/NAME, /v1/pools, /v1/stats, /v1/tiers, \
          /v1/tiers/NAME, /v1/stores, /v1/stores/NAME, /v1/tasks, /v1/tasks/ID, /v1/policies, \
-         /v1/links, /v1/daemon, /v1/daemon/operation, /metrics, and those that take a POST",
+         /v1/links, /v1/balloons, /v1/guests/NAME/balloon, /v1/daemon, /v1/daemon/operation, /metrics, and those that take a POST",
     )
 }
 

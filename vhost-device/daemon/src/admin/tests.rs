@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Access, Limits, METRICS, MetricKind, Server, bind};
 use crate::sandbox::Mode;
-use crate::status::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
+use crate::status::{AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError};
 use fake::FakeSource;
 
 struct Daemon {
@@ -95,6 +95,8 @@ fn every_answer_has_the_schema_number() {
         "/v1/tasks",
         "/v1/policies",
         "/v1/links",
+        "/v1/balloons",
+        "/v1/guests/web/balloon",
         "/v1/daemon",
         "/v1/daemon/operation",
     ] {
@@ -311,6 +313,8 @@ fn every_metric_is_described_and_has_its_samples() {
         assert!(text.lines().any(sample), "{} has no sample", metric.name);
     }
     for line in [
+        "tmem_balloon_held_pages{guest=\"web\"} 131072",
+        "tmem_balloon_decision{guest=\"web\",reason=\"idle\"} 1",
         "tmem_put_total{guest=\"web\",result=\"refused_full\"} 3",
         "tmem_flush_total{guest=\"web\",result=\"ok\"} 7488",
         "tmem_guest_connected{guest=\"a \\\"b\\\"/c\"} 0",

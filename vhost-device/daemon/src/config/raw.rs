@@ -21,6 +21,8 @@ pub(super) struct RawFile {
     #[serde(default)]
     pub(super) link: RawLinks,
     #[serde(default)]
+    pub(super) balloon: RawHostBalloon,
+    #[serde(default)]
     pub(super) guest: Vec<RawGuest>,
 }
 
@@ -58,6 +60,32 @@ pub(super) struct RawGuest {
     pub(super) policy_seed: Option<u64>,
     #[serde(default)]
     pub(super) link: RawLinks,
+    #[serde(default)]
+    pub(super) balloon: RawBalloon,
+}
+
+/// `[balloon]`, of the host.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHostBalloon {
+    pub(super) budget: Option<String>,
+    pub(super) reserve: Option<String>,
+}
+
+/// `[guest.balloon]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBalloon {
+    pub(super) enabled: Option<bool>,
+    pub(super) reporting: Option<bool>,
+    #[serde(default)]
+    pub(super) huge_pages: bool,
+    pub(super) size: Option<String>,
+    #[serde(default)]
+    pub(super) auto: bool,
+    pub(super) floor: Option<String>,
+    pub(super) ceiling: Option<String>,
+    pub(super) weight: Option<u32>,
 }
 
 /// `[dram]`.

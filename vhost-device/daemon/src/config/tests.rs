@@ -438,6 +438,7 @@ fn every_key_is_in_the_book_and_in_the_packaged_file() {
         ("[remote]\nsize = \"1GiB\"", 17),
         ("[link.pm]", 2),
         ("[link]", 2),
+        ("[balloon]", 2),
         ("[[guest]]", 9),
     ] {
         let keys = keys_of(section);

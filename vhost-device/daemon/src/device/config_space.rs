@@ -3,7 +3,9 @@
 
 use tmem_abi::{BATCH_PAGES_MAX, Config, MAGIC, PAGE_SHIFT, POOLS_MAX, VERSION, capability};
 
-/// What this device can do.
+use super::Station;
+
+/// What every device can do.
 const CAPABILITIES: u64 = capability::PERSISTENT
     | capability::EPHEMERAL
     | capability::EXCLUSIVE_GET
@@ -11,20 +13,24 @@ const CAPABILITIES: u64 = capability::PERSISTENT
     | capability::SPARSE
     | capability::EVENTS;
 
-/// The space of a device with `queue_pairs` pairs, a grant of `grant_pages` and at most `poll_us` of
-/// polling.
+/// The space of a guest's device.
 #[must_use]
-pub fn config_space(queue_pairs: u16, grant_pages: u64, poll_us: u32) -> Config {
+pub fn config_space(station: &Station) -> Config {
+    let balloon = &station.balloon;
+    let with = |there: bool, capability: u64| if there { capability } else { 0 };
+    let capabilities = CAPABILITIES
+        | with(balloon.is_offered(), capability::BALLOON)
+        | with(balloon.takes_reports(), capability::REPORTING);
     Config {
         magic: MAGIC,
         version: VERSION,
-        queue_pairs,
-        capabilities: CAPABILITIES,
+        queue_pairs: station.pairs(),
+        capabilities,
         batch_pages: BATCH_PAGES_MAX,
         pools: POOLS_MAX,
-        grant_pages,
+        grant_pages: station.guest.grant_pages(),
         page_shift: PAGE_SHIFT,
-        poll_us,
+        poll_us: station.poll_us(),
     }
 }
 
@@ -43,9 +49,20 @@ pub fn read(config: &Config, offset: u32, size: u32) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn space() -> Config {
+        Config {
+            magic: MAGIC,
+            version: VERSION,
+            queue_pairs: 3,
+            capabilities: CAPABILITIES,
+            grant_pages: 0x0102_0304_0506_0708,
+            ..Config::default()
+        }
+    }
+
     #[test]
     fn any_part_of_the_space_is_answered_at_the_length_asked_for() {
-        let config = config_space(2, 0x0102_0304_0506_0708, 50);
+        let config = space();
         let all = config.to_bytes();
         for offset in 0..=70 {
             for size in 0..=80 {
@@ -61,7 +78,6 @@ mod tests {
 
     #[test]
     fn the_space_begins_with_the_magic_and_the_version() {
-        let config = config_space(3, 7, 0);
-        assert_eq!(read(&config, 0, 8), *b"TMEM\x01\x00\x03\x00");
+        assert_eq!(read(&space(), 0, 8), *b"TMEM\x01\x00\x03\x00");
     }
 }

@@ -40,6 +40,12 @@ impl Events {
         });
     }
 
+    /// As [`Events::push`], in the place of events of this kind that still wait: only the last counts.
+    pub fn push_last(&self, kind: u32, value: u64) {
+        self.state.lock().waiting.retain(|event| event.kind != kind);
+        self.push(kind, value);
+    }
+
     /// Nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -75,6 +81,18 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_takes_the_place_of_one_of_its_kind() {
+        let events = Events::default();
+        events.push(1, 10);
+        events.push_last(3, 20);
+        events.push_last(3, 30);
+        let state = events.state.lock();
+        let waiting = state.waiting.iter();
+        let told: Vec<_> = waiting.map(|event| (event.sequence, event.value)).collect();
+        assert_eq!(told, [(1, 10), (3, 30)]);
+    }
 
     #[test]
     fn the_oldest_event_is_dropped_and_its_number_is_missing() {

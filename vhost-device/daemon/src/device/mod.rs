@@ -2,7 +2,7 @@
 //! The virtio-tmem device of one guest, as one connection of its VMM sees it.
 //!
 //! ```text
-//! thread 0       control, event and balloon queue, and a wake-up for events
+//! thread 0       control, event, balloon and report queue, and a wake-up for events   (small)
 //! thread 1 + i   get and put queue of pair i                              (PairWorker)
 //! vhost-user     the front-end's messages                                 (the crate's thread)
 //! ```
@@ -11,9 +11,11 @@
 //! workers with their buffers. [`Device`] is one connection to it. A worker's thread is the crate's;
 //! it comes and goes with the connection and borrows the [`PairWorker`] of its pair.
 //!
-//! Start reading at [`Device::handle_event`], then [`worker`], then [`request`].
+//! Start reading at [`Device::handle_event`], then [`worker`], then [`request`]; for the other queues,
+//! `small`, [`control`] and `balloon`.
 
 mod ahead;
+mod balloon;
 mod batch;
 pub mod config_space;
 pub mod control;
@@ -24,6 +26,7 @@ pub mod poll;
 pub mod record;
 pub mod request;
 pub mod ring;
+mod small;
 pub mod worker;
 
 use std::io;
@@ -33,31 +36,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use tmem_abi::{
-    QUEUE_BALLOON, QUEUE_CONTROL, QUEUE_EVENT, QUEUE_SIZE_MAX, event as kind, queue_count, status,
-};
+use tmem_abi::{PAGE_SIZE, QUEUE_REQUEST_FIRST, QUEUE_SIZE_MAX, queue_count};
 use tmem_pages::Guest;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::balloon::{BalloonConfig, GuestBalloon, Speaker};
 use crate::connection::fence;
-use crate::limits::{DRAIN_DEADLINE, TAKE_MAX};
+use crate::limits::DRAIN_DEADLINE;
 use crate::metrics::GuestMetrics;
 use crate::sandbox::{self, ThreadKind};
 use crate::tiers::paths::{Paths, Ways};
 use crate::tiers::traces::GuestTrace;
-use batch::Batch;
 use event::Events;
-use request::Chain;
-use request::serve::Served;
 use ring::{Memory, Ring};
 use worker::{Context, Pair, PairWorker};
 
@@ -76,8 +75,10 @@ pub struct Station {
     pub metrics: GuestMetrics,
     /// The trace of its pages, if one is recorded.
     pub(crate) trace: GuestTrace,
+    /// Its balloon.
+    pub balloon: GuestBalloon,
     workers: Vec<Mutex<PairWorker>>,
-    control: Mutex<Chain>,
+    desk: Mutex<small::Desk>,
     poll_us: u32,
 }
 
@@ -107,9 +108,18 @@ impl Station {
             trace: GuestTrace::new(workers.len()),
             guest,
             metrics: GuestMetrics::new(u16::try_from(workers.len()).unwrap_or(u16::MAX)),
+            balloon: GuestBalloon::new(BalloonConfig::default()),
             workers,
-            control: Mutex::default(),
+            desk: Mutex::default(),
             poll_us,
+        }
+    }
+
+    /// The same, with a balloon as configured.
+    pub(crate) fn with_balloon(self, config: BalloonConfig) -> Self {
+        Self {
+            balloon: GuestBalloon::new(config),
+            ..self
         }
     }
 
@@ -133,7 +143,7 @@ pub struct Device {
     memory: Memory,
     config: tmem_abi::Config,
     sandbox: sandbox::Mode,
-    events: Events,
+    events: Arc<Events>,
     wake: EventFd,
     /// Puts are refused, because the daemon is about to end.
     ending: AtomicBool,
@@ -153,23 +163,25 @@ impl Device {
     /// # Errors
     /// The kernel's, if there is no event descriptor to be had.
     pub fn new(station: Arc<Station>, memory: Memory, sandbox: sandbox::Mode) -> io::Result<Self> {
-        let config = config_space::config_space(
-            station.pairs(),
-            station.guest.grant_pages(),
-            station.poll_us,
-        );
+        let config = config_space::config_space(&station);
         let queues = usize::from(queue_count(station.pairs()));
         // Made here, where it can fail: a worker without one could never be ended.
         let exits = (0..=station.pairs())
             .map(|_| new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC))
             .collect::<io::Result<_>>()?;
+        let events = Arc::<Events>::default();
+        let wake = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
+        station.balloon.connected(Speaker {
+            events: Arc::clone(&events),
+            wake: wake.try_clone()?,
+        });
         Ok(Self {
             station,
             memory,
             config,
             sandbox,
-            events: Events::default(),
-            wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+            events,
+            wake,
             ending: AtomicBool::new(false),
             over: AtomicBool::new(false),
             rings: Mutex::new(vec![None; queues]),
@@ -240,7 +252,10 @@ impl Device {
     /// Remembers the rings of a thread, for those who must wait for them. The first time, it also
     /// learns what became of the exclusive get that a dead worker left behind.
     fn meet(&self, thread: usize, rings: &[Ring]) {
-        let first = if thread == 0 { 0 } else { 2 * thread + 1 };
+        let first = match thread.checked_sub(1) {
+            None => 0,
+            Some(pair) => usize::from(QUEUE_REQUEST_FIRST) + 2 * pair,
+        };
         let mut known = self.rings.lock();
         for (place, ring) in known.iter_mut().skip(first).zip(rings) {
             if place.is_none() {
@@ -270,91 +285,6 @@ impl Device {
                 );
             }
         }
-    }
-
-    /// Serves control, event and balloon queue until none has anything left.
-    fn run_control(&self, context: &Context<'_>, rings: &[Ring]) {
-        let metrics = context.metrics.control();
-        let mut chain = self.station.control.lock();
-        let ring = |queue: u16| rings.get(usize::from(queue));
-        let (Some(control), Some(event), Some(balloon)) =
-            (ring(QUEUE_CONTROL), ring(QUEUE_EVENT), ring(QUEUE_BALLOON))
-        else {
-            return;
-        };
-        metrics.kicked();
-        while !(context.over)() {
-            let mem = context.memory.memory();
-            let batch = |ring, name| Batch {
-                context,
-                metrics,
-                ring,
-                name,
-                mem: &mem,
-            };
-            control.suppress_kicks(&mem);
-            let mut served = batch(control, "control").serve(TAKE_MAX, |taken, _, _| {
-                Some(self.serve_control(context, &mem, &mut chain, taken))
-            });
-            served += batch(balloon, "balloon").serve(TAKE_MAX, |taken, _, _| {
-                Some(match chain.gather(taken) {
-                    Ok(()) => control::answer(&mem, &chain, status::UNSUPPORTED),
-                    Err(kind) => Served::silent(kind),
-                })
-            });
-            while !self.events.is_empty() {
-                let delivered = batch(event, "event").serve(1, |taken, _, _| {
-                    Some(match chain.gather(taken) {
-                        Ok(()) => self.events.deliver(&mem, &chain),
-                        Err(kind) => Served::silent(kind),
-                    })
-                });
-                if delivered == 0 || (context.over)() {
-                    break;
-                }
-            }
-            if served == 0 && !self.ask_for_kicks(context, &mem, control, event, balloon) {
-                break;
-            }
-        }
-    }
-
-    /// Returns whether there is more to do than there was a moment ago.
-    fn ask_for_kicks(
-        &self,
-        context: &Context<'_>,
-        mem: &GuestMemoryMmap,
-        control: &Ring,
-        event: &Ring,
-        balloon: &Ring,
-    ) -> bool {
-        let mut pending = false;
-        for (ring, name) in [(control, "control"), (balloon, "balloon"), (event, "event")] {
-            match ring.ask_for_kicks(mem) {
-                // Buffers for events are no work as long as there is nothing to say.
-                Ok(more) => pending |= more && !(name == "event" && self.events.is_empty()),
-                Err(kind) => context.broken(kind, name),
-            }
-        }
-        pending
-    }
-
-    fn serve_control(
-        &self,
-        context: &Context<'_>,
-        mem: &GuestMemoryMmap,
-        chain: &mut Chain,
-        taken: ring::Taken<'_>,
-    ) -> Served {
-        if let Err(kind) = chain.gather(taken) {
-            return Served::silent(kind);
-        }
-        let outcome = control::serve(mem, chain, context.guest);
-        if outcome.greeted {
-            // Delivered after this batch by the same thread, so no wake-up is needed.
-            self.events.push(kind::GRANT, context.guest.grant_pages());
-        }
-        outcome.served
     }
 }
 
@@ -416,15 +346,18 @@ impl VhostUserBackend for Device {
         Ok(())
     }
 
-    fn update_memory(&self, _mem: Memory) -> io::Result<()> {
+    fn update_memory(&self, mem: Memory) -> io::Result<()> {
         // The same handle as `self.memory`, whose contents have been replaced.
+        let bytes: u64 = mem.memory().iter().map(GuestMemoryRegion::len).sum();
+        self.station.balloon.has_memory(bytes / PAGE_SIZE as u64);
         Ok(())
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {
         let pairs = u32::from(self.station.pairs());
-        std::iter::once(0b111)
-            .chain((0..pairs).map(|pair| 0b11 << (3 + 2 * pair)))
+        let first = u32::from(QUEUE_REQUEST_FIRST);
+        std::iter::once((1 << first) - 1)
+            .chain((0..pairs).map(|pair| 0b11 << (first + 2 * pair)))
             .collect()
     }
 
@@ -476,7 +409,7 @@ impl VhostUserBackend for Device {
         }
         self.meet(thread, rings);
         self.with_context(|context| match (thread.checked_sub(1), rings) {
-            (None, rings) => self.run_control(context, rings),
+            (None, rings) => self.run_small(context, rings),
             (Some(pair), [get, put]) => {
                 if let Some(worker) = self.station.workers.get(pair) {
                     worker.lock().run(context, Pair { get, put });

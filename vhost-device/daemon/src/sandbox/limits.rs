@@ -20,7 +20,7 @@ const REGION_FILES: u64 = 32;
 /// Of a queue: kick, call and error event, and a worker's end of each loop.
 const QUEUE_FILES: u64 = 4;
 
-/// Control, event and balloon queue.
+/// Control, event, balloon and report queue.
 const QUEUES_FIXED: u64 = tmem_abi::QUEUE_REQUEST_FIRST as u64;
 
 /// The process holds a descriptor twice while it hands it over.

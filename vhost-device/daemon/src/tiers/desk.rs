@@ -14,6 +14,7 @@ use super::stores::StoresDesk;
 use super::tasks::Tasks;
 use super::traces::Traces;
 use crate::config::Config;
+use crate::device::Station;
 use crate::limits::SETTINGS_BYTES_MAX;
 use crate::told::Told;
 
@@ -26,6 +27,8 @@ pub(crate) struct TierDesk {
     /// Links and drains are added when it is told.
     pub(super) settings: Mutex<Settings>,
     told: Arc<Told>,
+    /// Whose balloons are kept, too.
+    stations: Vec<Arc<Station>>,
     /// Calls whoever works on tasks.
     work: Mutex<Option<Box<dyn Fn() + Send>>>,
     /// With their files, which must stay open.
@@ -40,6 +43,7 @@ impl TierDesk {
         settings: Settings,
         told: &Arc<Told>,
         stores: OpenStores,
+        stations: Vec<Arc<Station>>,
     ) -> Self {
         Self {
             config: config.clone(),
@@ -48,6 +52,7 @@ impl TierDesk {
             traces: Traces::new(config.trace_dir.clone(), Arc::clone(told)),
             settings: Mutex::new(settings),
             told: Arc::clone(told),
+            stations,
             work: Mutex::new(None),
             stores,
         }
@@ -56,6 +61,17 @@ impl TierDesk {
     /// The stores of the remote tier, if it is on some.
     pub(crate) fn stores(&self) -> Option<&StoresDesk> {
         self.stores.elsewhere.as_ref()?.desk.as_ref()
+    }
+
+    /// What guests on auto may keep together, in pages, and what the host shall have free, in bytes.
+    pub(crate) fn balloon_host(&self) -> (Option<u64>, Option<u64>) {
+        let budget = self.settings.lock().balloon_budget;
+        (budget, self.config.balloon.reserve_bytes)
+    }
+
+    /// Sets the first of these.
+    pub(crate) fn set_balloon_budget(&self, pages: Option<u64>) {
+        self.settings.lock().balloon_budget = pages;
     }
 
     /// Has `call` called when there is a task to work on.
@@ -80,6 +96,11 @@ impl TierDesk {
         if let Some(stores) = self.stores() {
             settings.stores = stores.settings();
         }
+        let setting = |station: &Arc<Station>| {
+            let name = station.guest.name().to_owned();
+            (name, station.balloon.setting())
+        };
+        settings.balloons = self.stations.iter().map(setting).collect();
         settings.measured = self.paths.known_calibration().map(Into::into);
         let views = self.paths.links().map(|links| links.show());
         let views = views.unwrap_or_default().into_iter();

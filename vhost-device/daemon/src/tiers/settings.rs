@@ -5,7 +5,7 @@
 //! | kept by | what |
 //! | --- | --- |
 //! | the map | sizes of tiers; guests' grants, caps, floors, weights, policies |
-//! | this | watermarks, overcommitment, drains, links and their faults, seeds of policies, stores that came and went |
+//! | this | watermarks, overcommitment, drains, links and their faults, seeds of policies, stores that came and went, balloons |
 //!
 //! A daemon's start takes everything from its configuration, a worker's restart everything from here
 //! and the map. Faults begin anew with each worker: their times count from its start.
@@ -21,6 +21,7 @@ use tmem_pages::{DramLimits, Engine, Tier};
 
 use super::paths::Paths;
 use super::stores::StoreSettings;
+use crate::balloon::BalloonSetting;
 use crate::config::{Config, GuestConfig, LinkConfig};
 use crate::error::Error;
 
@@ -38,6 +39,10 @@ pub(crate) struct Settings {
     pub(crate) measured: Option<Measured>,
     /// Of the remote tier.
     pub(crate) stores: StoreSettings,
+    /// By guest.
+    pub(crate) balloons: BTreeMap<String, BalloonSetting>,
+    /// What all guests on auto may keep together.
+    pub(crate) balloon_budget: Option<u64>,
 }
 
 /// A [`Calibration`], so that each worker need not take the time to make one.
@@ -100,6 +105,7 @@ impl Settings {
             watermarks: config.dram.watermarks,
             overcommit: config.overcommit,
             seeds: seeds.collect(),
+            balloon_budget: config.balloon.budget_pages,
             ..Self::default()
         }
     }

@@ -23,6 +23,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tmem_pages::EngineFiles;
 
 use crate::admin::Caretaker;
+use crate::balloon::steer::SteeringThread;
 use crate::channel::{self, Channel, Start, ToKeeper, ToWorker};
 use crate::device::record::Records;
 use crate::error::{Error, tell};
@@ -156,6 +157,7 @@ fn serve(start: Start, files: Vec<OwnedFd>, channel: &Arc<Channel>) -> Result<()
         stores.start(of_stores.unwrap_or_default(), mode)?;
     }
     let _mover = MoverThread::start(&running, mode)?;
+    let _steering = SteeringThread::start(&running, mode)?;
     let source = Arc::clone(&running) as Arc<dyn AdminSource>;
     let _admin = serve_admin(listener, start.admin_group, mode, source)?;
     connection::fence(mode, ThreadKind::Control);

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::windows::Windows;
 use super::{Change, Entry, Found, Slots};
 use crate::frames::{FrameNo, Frames, OwnerNo};
 use crate::handle::{ObjectId, PageIndex, Ticket};
@@ -53,6 +54,11 @@ pub(crate) struct Dense {
     first: usize,
     markers: Box<[Marker]>,
     leaves_made: AtomicUsize,
+    windows: Windows,
+    /// Held while words are gathered, and while they are given back.
+    gathering: Mutex<()>,
+    /// Blocks of the map before its first leaf.
+    phase: usize,
     /// Held to make a leaf and to close the index, so that no leaf appears behind a close.
     grow: Mutex<()>,
     closed: AtomicBool,
@@ -65,12 +71,18 @@ impl Dense {
         let owner = OwnerNo(slots.pool);
         frames.set_owner(owner, slots.guest, slots.pool, ObjectId::ZERO);
         let leaves = (pages as usize).div_ceil(LEAF_WORDS);
+        let layout = frames.mapping().layout();
+        let first = slots.pool as usize * layout.region_leaves;
+        let phase = layout.leaf_at(0) / LEAF_BYTES;
         Self {
             pages,
             owner,
-            first: slots.pool as usize * frames.mapping().layout().region_leaves,
+            first,
             markers: (0..leaves).map(|_| Marker::default()).collect(),
             leaves_made: AtomicUsize::new(0),
+            windows: Windows::new(phase + first..phase + first + leaves),
+            gathering: Mutex::new(()),
+            phase,
             grow: Mutex::new(()),
             closed: AtomicBool::new(false),
         }
@@ -86,7 +98,24 @@ impl Dense {
         let marker = &self.markers[leaf - self.first];
         if !marker.made.swap(true, Ordering::Relaxed) {
             self.leaves_made.fetch_add(1, Ordering::Relaxed);
+            self.windows.note(self.phase + leaf);
         }
+    }
+
+    /// Asks for a huge page for words that have none and could have one, if there are such. Returns
+    /// whether it was given.
+    pub(crate) fn gather(&self, frames: &Frames) -> Option<bool> {
+        let window = self.windows.next_full()?;
+        // A closed pool's words go out of memory, and are not to come back.
+        let _gathering = self.gathering.lock();
+        if self.is_closed() {
+            return None;
+        }
+        let given = frames.mapping().gather_window(window).is_ok();
+        if given {
+            self.windows.set_gathered(window);
+        }
+        Some(given)
     }
 
     #[inline]
@@ -323,6 +352,7 @@ impl Dense {
     /// the file system keeps the memory.
     pub(crate) fn release(&self, frames: &Frames) {
         if self.leaves_made.load(Ordering::Relaxed) > 0 {
+            let _gathering = self.gathering.lock();
             let _kept = frames.mapping().punch_leaves(self.leaves());
         }
     }

@@ -14,6 +14,7 @@ mod dense;
 mod entry;
 mod part;
 mod sparse;
+mod windows;
 
 pub(crate) use dense::LEAF_WORDS;
 pub(crate) use entry::{Entry, Stored};
@@ -286,6 +287,14 @@ impl Index {
     pub(crate) fn release(&self, frames: &Frames) {
         if let Self::Dense(dense) = self {
             dense.release(frames);
+        }
+    }
+
+    /// Asks for a huge page for words of a dense index: [`dense::Dense::gather`].
+    pub(crate) fn gather(&self, frames: &Frames) -> Option<bool> {
+        match self {
+            Self::Dense(dense) => dense.gather(frames),
+            Self::Sparse(_) => None,
         }
     }
 

@@ -32,6 +32,43 @@ const DEMOTE_PAGES: usize = 256;
 /// Pages of lower tiers that are listed at a time.
 const LIST_PAGES: usize = 4096;
 
+/// Steps without an attempt after the kernel had no huge page; each time twice as many, up to this.
+const GATHER_PAUSE_MAX: u32 = 1 << 10;
+
+/// Gathers the words of large dense pools into huge pages, one at a time, when nothing else is to be
+/// done.
+#[derive(Debug, Default)]
+struct Gather {
+    /// Steps until the next attempt, and how many they were the last time.
+    pause: u32,
+    last: u32,
+}
+
+impl Gather {
+    fn step(&mut self, shared: &Shared) -> Step {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Step::Idle;
+        }
+        let pools = shared.all_pools();
+        let next = pools
+            .iter()
+            .find_map(|pool| pool.index.gather(&shared.frames));
+        match next {
+            None => Step::Idle,
+            Some(true) => {
+                self.last = 0;
+                Step::Busy
+            }
+            Some(false) => {
+                self.last = (2 * self.last).clamp(1, GATHER_PAUSE_MAX);
+                self.pause = self.last;
+                Step::Idle
+            }
+        }
+    }
+}
+
 /// Whether there is more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -53,6 +90,7 @@ pub struct Mover {
     /// Pages of the list that have moved.
     moved: usize,
     page: Box<PageBytes>,
+    gather: Gather,
 }
 
 impl std::fmt::Debug for Mover {
@@ -71,6 +109,7 @@ impl Mover {
             listed: Vec::new(),
             moved: 0,
             page: Box::new([0; PAGE_SIZE]),
+            gather: Gather::default(),
         }
     }
 
@@ -80,7 +119,7 @@ impl Mover {
         let shared = Arc::clone(&self.shared);
         shared.mover_is_awake();
         if !shared.is_tiered() {
-            return Step::Idle;
+            return self.gather.step(&shared);
         }
         if !self.adopted {
             self.adopted = true;
@@ -96,7 +135,11 @@ impl Mover {
         if !busy {
             busy = (shared.lower.iter().flatten()).any(|tier| tier.store.tidy());
         }
-        if busy { Step::Busy } else { Step::Idle }
+        if busy {
+            Step::Busy
+        } else {
+            self.gather.step(&shared)
+        }
     }
 
     /// Keeps frames free, and victims ready.

@@ -28,15 +28,26 @@ impl Worker {
             return;
         }
         let frames = &self.shared.frames;
-        // The first page cannot be helped; with it, those that follow at once are begun with.
-        let from = if nth == 0 { 1 } else { FAR };
-        for far in (nth + from..=nth + FAR).take_while(|far| *far < count) {
+        if nth == 0 {
+            // Nothing was begun for the first ones: so they wait beside each other, once for all.
+            (0..count.min(FAR + 1)).for_each(|far| pool.index.prefetch(frames, index(far)));
+            (0..count.min(NEAR + 1)).for_each(|near| self.begin(pool, index(near)));
+            return;
+        }
+        let (far, near) = (nth + FAR, nth + NEAR);
+        if far < count {
             pool.index.prefetch(frames, index(far));
         }
-        let near = nth + NEAR;
-        if near < count
-            && let Entry::Frame(frame) = pool.index.glance(frames, index(near))
-        {
+        if near < count {
+            self.begin(pool, index(near));
+        }
+    }
+
+    /// Has the processor fetch the frame of a page whose index word is there, or nearly.
+    #[inline]
+    fn begin(&self, pool: &Pool, index: PageIndex) {
+        let frames = &self.shared.frames;
+        if let Entry::Frame(frame) = pool.index.glance(frames, index) {
             prefetch(frames.mapping().entry(frame));
             frames.mapping().prefetch(frame);
         }

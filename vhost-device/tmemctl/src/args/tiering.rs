@@ -352,7 +352,7 @@ fn tiers() -> impl TypedValueParser<Value = TierName> {
 }
 
 /// A size in whole pages, at least one.
-fn pages(text: &str) -> Result<u64, String> {
+pub(super) fn pages(text: &str) -> Result<u64, String> {
     match pages_or_none(text)? {
         0 => Err("give at least one page, 4KiB".into()),
         pages => Ok(pages),
@@ -360,7 +360,7 @@ fn pages(text: &str) -> Result<u64, String> {
 }
 
 /// A size in whole pages.
-fn pages_or_none(text: &str) -> Result<u64, String> {
+pub(super) fn pages_or_none(text: &str) -> Result<u64, String> {
     let not_a_size =
         || "give a whole number and B, KiB, MiB, GiB or TiB, such as 512MiB".to_owned();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();

@@ -81,6 +81,35 @@ fn a_store_that_was_dead_is_joining_until_it_is_reconciled() {
 }
 
 #[test]
+fn a_store_that_says_hello_and_then_hangs_stays_dead_and_its_pages_do_not_wait() {
+    let mut world = three();
+    for slot in 0..100 {
+        assert!(world.write(slot));
+    }
+    world.stores[1].mute = true;
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.state(1), State::Dead);
+    let alive = |world: &World, slot: &u32| {
+        let page = &world.table.pages[slot];
+        let mute = world.number(1).bit();
+        (page.mask & !mute).count_ones()
+    };
+    assert!(
+        (0..100).all(|slot| alive(&world, &slot) == 2),
+        "it was waited for"
+    );
+    // Nobody hears of it again, and it is tried rarely.
+    let (told, sessions) = (world.notices.len(), world.core.sessions());
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.notices.len(), told, "{:?}", world.notices);
+    assert!(world.core.sessions() - sessions < 60);
+    assert_eq!(world.state(1), State::Dead);
+    world.stores[1].mute = false;
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.state(1), State::Up);
+}
+
+#[test]
 fn a_store_that_comes_back_empty_at_once_is_not_trusted_for_what_it_had() {
     let mut world = three();
     for slot in 0..100 {

@@ -362,3 +362,23 @@ fn an_undrained_store_is_used_again() {
     world.run_until_idle(LONG);
     assert!(world.stores[0].pages.len() > 100);
 }
+
+#[test]
+fn a_copy_that_goes_without_a_word_is_made_again_by_the_walk_that_comes_by_itself() {
+    let mut world = filled(Config::default(), 3, 2000, 300);
+    world.run_until_idle(LONG);
+    let surveys = world.core.status(world.now).totals.surveys;
+    // As if the note that told of it had been lost: no event says what happened.
+    let page = world.table.pages.get_mut(&7).unwrap();
+    page.mask &= page.mask - 1;
+    let named = page.mask;
+    for number in MemberNo::all_in(!named & 0b111) {
+        let store = world.numbers[&number.get()];
+        world.stores[store].pages.remove(&7);
+    }
+    assert_eq!(world.real_copies(7), 1);
+    assert_eq!(world.core.status(world.now).below_pages, 0, "nobody knows");
+    world.run(world.config.rescan_interval * 9);
+    assert_eq!(world.real_copies(7), 2);
+    assert!(world.core.status(world.now).totals.surveys > surveys);
+}

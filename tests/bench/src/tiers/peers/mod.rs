@@ -25,11 +25,12 @@ use tmem_frontend::Random;
 use tmem_pages::PageBytes;
 use tmem_pages::slots::Durability;
 
+use super::AREA;
 use super::Scale;
-use super::row::Compared;
 use super::stand::{drop_cache, noise, write_number};
 use crate::floors::per_second;
 use crate::report::median;
+use crate::row::Compared;
 use crate::{Error, Result, Row};
 
 const GOAL_FOYER: f64 = 2.0;
@@ -229,6 +230,7 @@ impl Pair<'_> {
         let raw = median(&puts[1].rates);
         let row = |what: &str, ours: &[f64], other: &[f64], regime: String| {
             let row = Compared {
+                area: AREA,
                 name: format!("{what}, {}, {}", pattern.name(), self.on),
                 unit: "pages/s",
                 ours,

@@ -12,10 +12,18 @@
 //! tmem-workload file  --path FILE --mib 300 --seed 7 [--passes 2]
 //! tmem-workload redis-fill  --socket PATH --values 1000 --bytes 4096 --seed 7
 //! tmem-workload redis-check --socket PATH --values 1000 --bytes 4096 --seed 7
+//! tmem-workload disk  --path DISK --mib 32 --seed 7 --blocks 100000 [--direct 1] [--readers 3]
+//!                     [--writers 2] [--pause-us 500] [--least-ms 0]
+//! tmem-workload reads --path FILE --mib 64 --seed 7 --count 4000 --kib 4 [--order random] [--direct 1]
+//! tmem-workload tree  --path FOLDER --mib 96 --seed 7 --do make|scan
+//! tmem-workload dm    --do create|load|suspend|resume|remove|message|status --name NAME
+//!                     [--table TEXT] [--text WORDS]
 //! ```
 //! Each prints one line, `TMEM-RESULT {...}`, with what it did and `"mismatches"`; the exit code is
 //! 0 only if all that was asked for was done and nothing differed.
 
+mod disk;
+mod dm;
 mod file;
 mod options;
 mod pages;
@@ -25,6 +33,8 @@ mod processes;
 mod redis;
 mod region;
 mod report;
+mod stamps;
+mod tree;
 
 use options::Options;
 use std::process::ExitCode;
@@ -34,7 +44,7 @@ fn main() -> ExitCode {
     let Some(name) = arguments.next() else {
         eprintln!(
             "tmem-workload: name a workload: pages, probe, clock, fork, storm, file, redis-fill, \
-             redis-check"
+             redis-check, disk, reads, tree, dm"
         );
         return ExitCode::from(2);
     };
@@ -47,6 +57,10 @@ fn main() -> ExitCode {
         "file" => file::run(&options),
         "redis-fill" => redis::fill(&options),
         "redis-check" => redis::check(&options),
+        "disk" => disk::run(&options),
+        "reads" => disk::reads(&options),
+        "tree" => tree::run(&options),
+        "dm" => dm::run(&options),
         other => Err(format!("there is no workload {other}")),
     });
     match outcome {

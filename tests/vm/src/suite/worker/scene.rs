@@ -53,6 +53,11 @@ impl Scene {
         })
     }
 
+    /// The guest, while its load runs.
+    pub(in crate::suite) const fn guest(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
     /// Ends the load, checks that no page was lost, refused or left over, and ends guest and daemon.
     pub(in crate::suite) fn end(mut self) -> Result<Outcome> {
         let ended = Instant::now();

@@ -2,8 +2,8 @@
 //! The part of the text about the stores of the remote tier. A daemon without stores has none of it.
 
 use tmem_admin_api::{Replication, Store, StoreState};
+use tmem_metrics::{Seconds, Text};
 
-use super::text::{Seconds, Text};
 use super::{
     Metric, STORE_CAPACITY, STORE_COPIES, STORE_ERRORS, STORE_FLUSHES, STORE_FREE, STORE_HEARD,
     STORE_QUOTA, STORE_READS, STORE_RTT, STORE_STATE, STORE_USED, STORE_WRITES, STORES_BAD,

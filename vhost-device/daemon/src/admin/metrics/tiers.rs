@@ -7,8 +7,9 @@ use tmem_admin_api::{
     Guest, GuestMemory, GuestStats, Link, Pool, Status, Tier, TierCounts, TierName, TierOp,
     TierResult, TierState,
 };
+use tmem_metrics::{Seconds, Text};
 
-use super::text::{Seconds, Text};
+use super::histograms::histograms;
 use super::{
     CAPACITY, CHECKSUM, DEMOTED, DRAM_CAP, ENTITLED, EVICTED, FLOOR, FREEABLE, FROZEN,
     GUEST_EMULATED, HITS, LINK_BANDWIDTH, LINK_BYTES, LINK_ERROR, LINK_FAULTS, LINK_FLOOR,
@@ -150,20 +151,23 @@ pub(super) fn counters(text: &mut Text, stats: &[GuestStats]) {
     plain(PROMOTED, |counts| counts.promoted);
     plain(EVICTED, |counts| counts.evicted);
     plain(CHECKSUM, |counts| counts.pages_with(TierResult::Corrupt));
-    text.histograms(
+    histograms(
+        text,
         QUEUE_WAIT,
         stats
             .iter()
             .map(|s| ([("guest", &*s.guest)], &s.stages.queue_wait)),
     );
-    text.histograms(
+    histograms(
+        text,
         TIER_TIME,
         stats.iter().flat_map(|s| {
             let tiers = s.stages.tiers.iter();
             tiers.map(|(tier, times)| ([("guest", &*s.guest), ("tier", tier.as_str())], times))
         }),
     );
-    text.histograms(
+    histograms(
+        text,
         LINK_WAIT,
         stats.iter().flat_map(|s| {
             s.stages.links.iter().flat_map(|(tier, ways)| {
@@ -291,7 +295,8 @@ pub(super) fn links(text: &mut Text, source: &dyn AdminSource) {
     plain(LINK_TRANSFERS, |link| link.transfers);
     plain(LINK_BYTES, |link| link.bytes);
     plain(LINK_OVERRUNS, |link| link.overruns);
-    text.histograms(
+    histograms(
+        text,
         LINK_ERROR,
         links.iter().map(|link| (labels(link), &link.error)),
     );

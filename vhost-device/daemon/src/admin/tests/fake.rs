@@ -3,6 +3,8 @@
 //! and their errors along.
 
 // Named by their paths, so that they are found wherever this file is included from.
+#[path = "fake/balloons.rs"]
+mod balloons;
 #[path = "fake/figures.rs"]
 mod figures;
 #[path = "fake/stores.rs"]
@@ -22,7 +24,8 @@ use tmem_admin_api::{
     WorkerEnd,
 };
 
-use super::{AdminSource, RequestError, StoreAdmin, TierAdmin, TierError};
+use super::{AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError};
+use balloons::FakeBalloons;
 use tiers::FakeTiers;
 
 /// Answers always the same, except that each look at the counters finds a second and 1000 puts of
@@ -35,6 +38,7 @@ pub(crate) struct FakeSource {
     steps: Mutex<VecDeque<OperationStatus>>,
     refusal: Mutex<Option<RequestError>>,
     tiers: Option<FakeTiers>,
+    balloons: FakeBalloons,
 }
 
 // Not every test that includes this file asks for everything.
@@ -70,6 +74,7 @@ impl FakeSource {
             steps: Mutex::default(),
             refusal: Mutex::default(),
             tiers: Some(FakeTiers::default()),
+            balloons: FakeBalloons::default(),
         }
     }
 
@@ -437,5 +442,10 @@ impl AdminSource for FakeSource {
 
     fn store_admin(&self) -> Option<&dyn StoreAdmin> {
         self.tiers.as_ref().map(|tiers| tiers as &dyn StoreAdmin)
+    }
+
+    fn balloon_admin(&self) -> Option<&dyn BalloonAdmin> {
+        let there = self.tiers.as_ref();
+        there.map(|_| &self.balloons as &dyn BalloonAdmin)
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A driver of a few lines, and what the device does with what it writes.
 
+mod balloon;
 mod control;
 mod malformed;
 mod requests;
@@ -13,7 +14,7 @@ use tmem_admin_api::GuestStats;
 use tmem_pages::{Engine, EngineConfig, GuestConfig};
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
 use super::{Device, Memory, Ring, Station};
@@ -42,6 +43,7 @@ pub(super) enum Queue {
     Control,
     Event,
     Balloon,
+    Report,
     Get,
     Put,
 }
@@ -88,7 +90,7 @@ pub(super) struct Rig {
     pub(super) device: Device,
     pub(super) engine: Arc<Engine>,
     pub(super) station: Arc<Station>,
-    seen: [u16; 5],
+    seen: [u16; 6],
     next_descriptor: u16,
     next_head: u64,
 }
@@ -96,9 +98,12 @@ pub(super) struct Rig {
 impl Rig {
     /// A device that has not been greeted.
     pub(super) fn new() -> Self {
-        let mem =
-            GuestMemoryMmap::from_ranges(&[(GuestAddress(0), usize::try_from(MEMORY).unwrap())])
-                .unwrap();
+        let file = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let file = std::fs::File::from(file);
+        file.set_len(MEMORY).unwrap();
+        let bytes = usize::try_from(MEMORY).unwrap();
+        let region = (GuestAddress(0), bytes, Some(FileOffset::new(file, 0)));
+        let mem = GuestMemoryMmap::from_ranges_with_files(&[region]).unwrap();
         let engine = Engine::new(EngineConfig {
             frames: 1024,
             guests_max: 1,
@@ -118,6 +123,7 @@ impl Rig {
             Queue::Control,
             Queue::Event,
             Queue::Balloon,
+            Queue::Report,
             Queue::Get,
             Queue::Put,
         ];
@@ -137,7 +143,7 @@ impl Rig {
             device,
             engine,
             station,
-            seen: [0; 5],
+            seen: [0; 6],
             next_descriptor: 0,
             next_head: HEADS,
         }
@@ -216,8 +222,8 @@ impl Rig {
     /// Lets the device work on the queue until it has nothing more to do.
     pub(super) fn kick(&self, queue: Queue) {
         let (rings, thread) = match queue {
-            Queue::Get | Queue::Put => (&self.rings[3..], 1),
-            _ => (&self.rings[..3], 0),
+            Queue::Get | Queue::Put => (&self.rings[4..], 1),
+            _ => (&self.rings[..4], 0),
         };
         self.device
             .handle_event(0, EventSet::IN, rings, thread)

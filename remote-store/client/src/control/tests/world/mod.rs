@@ -21,6 +21,8 @@ pub(super) struct Store {
     pub(super) alive: bool,
     /// Alive, but says and does nothing.
     pub(super) frozen: bool,
+    /// Answers a hello, and nothing after it.
+    pub(super) mute: bool,
     pub(super) incarnation: u64,
     pub(super) capacity: u64,
     /// Slot and what was written there.
@@ -159,6 +161,7 @@ impl World {
         self.stores.push(Store {
             alive: true,
             frozen: false,
+            mute: false,
             incarnation: self.stores.len() as u64 * 1000 + 1,
             capacity,
             pages: BTreeMap::new(),
@@ -266,8 +269,7 @@ impl World {
                     return;
                 }
                 let advert = store.advert();
-                let frozen = store.frozen;
-                if !frozen {
+                if store.answers() {
                     self.event(Event::Advert {
                         member,
                         session,
@@ -300,7 +302,7 @@ impl World {
         if !store.alive || store.session != Some(session) {
             return;
         }
-        if store.frozen {
+        if !store.answers() {
             return self.later(MS * 10, Soon::Reconcile(member, session));
         }
         let listed = store.pages.clone();
@@ -477,7 +479,7 @@ impl World {
 
 impl Store {
     pub(super) fn answers(&self) -> bool {
-        self.alive && !self.frozen
+        self.alive && !self.frozen && !self.mute
     }
 
     fn advert(&self) -> Advert {

@@ -144,6 +144,7 @@ impl World {
         let store = &mut self.stores[store];
         store.alive = true;
         store.frozen = false;
+        store.mute = false;
         if empty {
             store.pages.clear();
             store.incarnation += 1;

@@ -1,0 +1,1 @@
+../user/src/abi.rs
