@@ -104,7 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         Err(ended) => Looked::Ended(ended),
                     };
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::hint::spin_loop(),
+                // Whoever else wants this processor may be the client.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Looked::Ended(error.into()),
             }
