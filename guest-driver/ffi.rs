@@ -104,6 +104,7 @@ extern "C" {
     pub(crate) fn vtmem_delayed_work_init(
         work: *mut bindings::delayed_work,
         run: unsafe extern "C" fn(*mut bindings::work_struct),
+        class: *mut bindings::lock_class_key,
     );
     pub(crate) fn vtmem_disk_is_open(disk: *mut bindings::gendisk) -> bool;
     pub(crate) fn vtmem_negotiate(vdev: *mut VirtioDevice) -> i32;

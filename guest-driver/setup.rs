@@ -16,12 +16,12 @@ use crate::{
     stats::Stats,
     vq::Queue,
     wire,
-    work::{self, Worker},
+    work::{self, Worker, DEVICES},
 };
 use core::{borrow::Borrow, ptr};
 use kernel::{
     error::to_result,
-    new_mutex,
+    new_mutex, static_lock_class,
     prelude::*,
     sync::{atomic::Atomic, Arc},
 };
@@ -239,8 +239,12 @@ pub(crate) unsafe fn build(
             shared,
             areas,
             pools <- Pools::new(config),
-            worker <- unsafe { Worker::new(work::run_flushes) },
-            recovery <- unsafe { Worker::new(work::run_recovery) },
+            worker <- unsafe {
+                Worker::new(&DEVICES, work::run_flushes, static_lock_class!())
+            },
+            recovery <- unsafe {
+                Worker::new(&DEVICES, work::run_recovery, static_lock_class!())
+            },
             life <- new_mutex!(Life::new(vdev)),
             programs_pages: sizes.programs_pages,
             capabilities: config.capabilities,

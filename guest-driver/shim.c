@@ -238,10 +238,13 @@ void vtmem_unlock(struct spinlock *lock, unsigned long flags)
 	spin_unlock_irqrestore(lock, flags);
 }
 
+/* INIT_DELAYED_WORK() here would give all work items one lock class. */
 void vtmem_delayed_work_init(struct delayed_work *work,
-			     void (*run)(struct work_struct *work))
+			     void (*run)(struct work_struct *work),
+			     struct lock_class_key *class)
 {
-	INIT_DELAYED_WORK(work, run);
+	__INIT_WORK_KEY(&work->work, run, 0, class);
+	__timer_init(&work->timer, delayed_work_timer_fn, TIMER_IRQSAFE);
 }
 
 bool vtmem_ratelimit(void)

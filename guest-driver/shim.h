@@ -13,6 +13,7 @@
 struct bio;
 struct delayed_work;
 struct device;
+struct lock_class_key;
 struct gendisk;
 struct module;
 struct page;
@@ -64,7 +65,8 @@ unsigned long vtmem_lock(struct spinlock *lock);
 void vtmem_unlock(struct spinlock *lock, unsigned long flags);
 
 void vtmem_delayed_work_init(struct delayed_work *work,
-			     void (*run)(struct work_struct *work));
+			     void (*run)(struct work_struct *work),
+			     struct lock_class_key *class);
 unsigned int vtmem_noio_save(void);
 void vtmem_noio_restore(unsigned int flags);
 int vtmem_pm_register(void);

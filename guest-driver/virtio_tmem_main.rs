@@ -114,16 +114,16 @@ struct Module {
     _agent: balloon::Agent,
     _pager: Pin<KBox<pager::Pager>>,
     _registration: virtio::Registration,
-    _background: pager::Background,
-    _workqueue: work::Workqueue,
-    _balloons: balloon::Workqueue,
+    _background: work::Started,
+    _workqueue: work::Started,
+    _balloons: work::Started,
 }
 
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        let workqueue = work::Workqueue::new()?;
-        let balloons = balloon::Workqueue::new()?;
-        let background = pager::Background::new()?;
+        let workqueue = work::DEVICES.start()?;
+        let balloons = balloon::BALLOONS.start()?;
+        let background = pager::BACKGROUND.start()?;
         let registration = virtio::Registration::new(module)?;
         Ok(Self {
             _cache: cache::Registration::new()?,

@@ -1,40 +1,66 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The delayed work of a device, on a workqueue of this module that makes progress even when memory
-//! is short.
+//! The module's workqueues, and work that may be delayed.
 
 use crate::{device::Device, ffi};
 use kernel::{
     bindings, container_of,
     ffi::c_int,
     prelude::*,
-    sync::atomic::{Atomic, Relaxed},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        LockClassKey,
+    },
     types::Opaque,
 };
 
-/// The module's workqueue; null while there is none.
-static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(core::ptr::null_mut());
+/// A workqueue of this module; there is none before [`Queue::start`], and after the end of what that
+/// returns.
+pub(crate) struct Queue {
+    raw: Atomic<*mut bindings::workqueue_struct>,
+    name: &'static CStr,
+    flags: u32,
+}
 
-/// The module's workqueue, from load to unload.
-pub(crate) struct Workqueue(());
+/// For devices' disks and clean caches. It makes progress even when memory is short.
+pub(crate) static DEVICES: Queue = Queue::new(
+    c"virtio_tmem",
+    bindings::wq_flags_WQ_MEM_RECLAIM | bindings::wq_flags_WQ_UNBOUND,
+);
 
-impl Workqueue {
-    pub(crate) fn new() -> Result<Self> {
-        let flags = bindings::wq_flags_WQ_MEM_RECLAIM | bindings::wq_flags_WQ_UNBOUND;
+impl Queue {
+    pub(crate) const fn new(name: &'static CStr, flags: u32) -> Self {
+        Self {
+            raw: Atomic::new(core::ptr::null_mut()),
+            name,
+            flags,
+        }
+    }
+
+    /// Called once, when the module is loaded.
+    pub(crate) fn start(&'static self) -> Result<Started> {
+        let name = self.name.as_ptr().cast();
         // SAFETY: the format takes no arguments.
-        let queue =
-            unsafe { bindings::alloc_workqueue_noprof(c"virtio_tmem".as_ptr().cast(), flags, 0) };
+        let queue = unsafe { bindings::alloc_workqueue_noprof(name, self.flags, 0) };
         if queue.is_null() {
             return Err(ENOMEM);
         }
-        QUEUE.store(queue, Relaxed);
-        Ok(Self(()))
+        self.raw.store(queue, Relaxed);
+        Ok(Started(self))
+    }
+
+    /// Null while there is none.
+    pub(crate) fn raw(&self) -> *mut bindings::workqueue_struct {
+        self.raw.load(Relaxed)
     }
 }
 
-impl Drop for Workqueue {
+/// A workqueue from load to unload.
+pub(crate) struct Started(&'static Queue);
+
+impl Drop for Started {
     fn drop(&mut self) {
-        let queue = QUEUE.xchg(core::ptr::null_mut(), Relaxed);
-        // SAFETY: it was allocated by `new`, and all devices, with their work, are gone.
+        let queue = self.0.raw.xchg(core::ptr::null_mut(), Relaxed);
+        // SAFETY: `start` allocated it. What is queued is done first; whoever queued it is gone.
         unsafe { bindings::destroy_workqueue(queue) };
     }
 }
@@ -42,9 +68,10 @@ impl Drop for Workqueue {
 /// What a work item runs; see [`run_flushes`] and [`run_recovery`].
 pub(crate) type Run = unsafe extern "C" fn(*mut bindings::work_struct);
 
-/// A work item of a device.
+/// A work item that may be delayed.
 #[pin_data]
 pub(crate) struct Worker {
+    queue: &'static Queue,
     #[pin]
     work: Opaque<bindings::delayed_work>,
 }
@@ -55,28 +82,46 @@ unsafe impl Send for Worker {}
 unsafe impl Sync for Worker {}
 
 impl Worker {
+    /// `class` is this worker's alone (`static_lock_class!()`): one may wait for the end of another.
+    ///
     /// # Safety
     ///
-    /// The worker is the field of a [`Device`] in an `Arc` that `run` expects, and the device is not
-    /// freed before [`Worker::stop`] has returned.
-    pub(crate) unsafe fn new(run: Run) -> impl PinInit<Self> {
+    /// The worker is the field that `run` expects, of something pinned that is not freed before
+    /// [`Worker::stop`] has returned.
+    pub(crate) unsafe fn new(
+        queue: &'static Queue,
+        run: Run,
+        class: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
         pin_init!(Self {
-            work <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for a work item, and pinned.
-                unsafe { ffi::vtmem_delayed_work_init(slot, run) };
+            queue,
+            work <- Opaque::ffi_init(move |slot| {
+                // SAFETY: `slot` is valid for a work item, and pinned; the class is static.
+                unsafe { ffi::vtmem_delayed_work_init(slot, run, class.as_ptr()) };
             }),
         })
     }
 
+    /// The worker of a work item.
+    ///
+    /// # Safety
+    ///
+    /// `work` was made by [`Worker::new`].
+    pub(crate) unsafe fn of(work: *mut bindings::work_struct) -> *const Self {
+        // `work` is the first field of a `delayed_work`, as asserted in shim.c.
+        let work = Opaque::cast_from(work.cast::<bindings::delayed_work>().cast_const());
+        // SAFETY: as for this function.
+        unsafe { container_of!(work.cast_mut(), Self, work) }
+    }
+
     /// Runs the work in `ms` milliseconds, unless it is due anyway. Any context.
     pub(crate) fn run_in(&self, ms: u32) {
-        let queue = QUEUE.load(Relaxed);
-        // SAFETY: the workqueue lives as long as any device is bound; work of one that is not is
+        // SAFETY: the workqueue lives as long as anything has work for it; work that was stopped is
         // disabled, which makes this call do nothing.
         unsafe {
             bindings::queue_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
-                queue,
+                self.queue.raw(),
                 self.work.get(),
                 bindings::__msecs_to_jiffies(ms),
             );
@@ -85,12 +130,11 @@ impl Worker {
 
     /// Runs the work now. Any context.
     pub(crate) fn run_now(&self) {
-        let queue = QUEUE.load(Relaxed);
         // SAFETY: as in `run_in`.
         unsafe {
             bindings::mod_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
-                queue,
+                self.queue.raw(),
                 self.work.get(),
                 0,
             );
@@ -104,17 +148,6 @@ impl Worker {
     }
 }
 
-/// The worker that `work` is of.
-///
-/// # Safety
-///
-/// `work` is the first field of a `delayed_work` (asserted in shim.c), which is all of a `Worker`.
-unsafe fn worker_of(work: *mut bindings::work_struct) -> *mut Worker {
-    let work = Opaque::cast_from(work.cast::<bindings::delayed_work>().cast_const());
-    // SAFETY: as for this function.
-    unsafe { container_of!(work.cast_mut(), Worker, work) }
-}
-
 /// Runs [`Device::send_flushes`].
 ///
 /// # Safety
@@ -122,7 +155,7 @@ unsafe fn worker_of(work: *mut bindings::work_struct) -> *mut Worker {
 /// Called by the workqueue for the field `worker` of a device.
 pub(crate) unsafe extern "C" fn run_flushes(work: *mut bindings::work_struct) {
     // SAFETY: as for this function; the device lives until `stop` has returned.
-    let device = unsafe { &*container_of!(worker_of(work), Device, worker) };
+    let device = unsafe { &*container_of!(Worker::of(work), Device, worker) };
     device.send_flushes();
 }
 
@@ -133,6 +166,6 @@ pub(crate) unsafe extern "C" fn run_flushes(work: *mut bindings::work_struct) {
 /// Called by the workqueue for the field `recovery` of a device.
 pub(crate) unsafe extern "C" fn run_recovery(work: *mut bindings::work_struct) {
     // SAFETY: as for this function; the device lives until `stop` has returned.
-    let device = unsafe { &*container_of!(worker_of(work), Device, recovery) };
+    let device = unsafe { &*container_of!(Worker::of(work), Device, recovery) };
     device.recover();
 }

@@ -172,13 +172,7 @@ void vtmem_balloon_look(struct vtmem_balloon_memory *memory)
 	kfree(events);
 }
 
-/* ---- Work and queues ---- */
-
-void vtmem_balloon_work_init(struct delayed_work *work,
-			     void (*run)(struct work_struct *work))
-{
-	INIT_DELAYED_WORK(work, run);
-}
+/* ---- Queues ---- */
 
 /*
  * For reports of free memory: without a look at the allocator's reserves, and
@@ -333,5 +327,4 @@ static_assert(offsetof(struct balloon_dev_info, pages) == 8);
 static_assert(offsetof(struct balloon_dev_info, migratepage) == 24);
 static_assert(offsetof(struct balloon_dev_info, adjust_managed_page_count) == 32);
 static_assert(sizeof(struct vtmem_balloon_memory) == 56);
-static_assert(offsetof(struct delayed_work, work) == 0);
 static_assert(MIGRATE_ASYNC == 0);

@@ -13,13 +13,11 @@
 #include <linux/types.h>
 
 struct balloon_dev_info;
-struct delayed_work;
 struct notifier_block;
 struct page;
 struct scatterlist;
 struct virtio_device;
 struct virtqueue;
-struct work_struct;
 
 /* How the guest is; VTMEM_UNKNOWN where the kernel does not tell. */
 struct vtmem_balloon_memory {
@@ -57,8 +55,6 @@ unsigned int vtmem_balloon_take(struct balloon_dev_info *info,
 				struct page **pages, unsigned int n);
 void vtmem_balloon_look(struct vtmem_balloon_memory *memory);
 u64 vtmem_balloon_ram(void);
-void vtmem_balloon_work_init(struct delayed_work *work,
-			     void (*run)(struct work_struct *work));
 int vtmem_balloon_vq_add(struct virtqueue *vq, struct scatterlist *out,
 			 struct scatterlist *in, void *token);
 

@@ -68,10 +68,6 @@ extern "C" {
     ) -> c_uint;
     pub(super) fn vtmem_balloon_look(memory: *mut Memory);
     pub(super) fn vtmem_balloon_ram() -> u64;
-    pub(super) fn vtmem_balloon_work_init(
-        work: *mut bindings::delayed_work,
-        run: unsafe extern "C" fn(*mut bindings::work_struct),
-    );
     pub(super) fn vtmem_balloon_vq_add(
         vq: *mut Virtqueue,
         out: *mut bindings::scatterlist,

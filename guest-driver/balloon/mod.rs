@@ -37,11 +37,12 @@ mod worker;
 
 pub(crate) use agent::Agent;
 pub(crate) use figures::Figures;
-pub(crate) use task::Workqueue;
+pub(crate) use task::BALLOONS;
 
 use crate::{
     ffi::{VirtioDevice, Virtqueue},
     wire::{self, capability},
+    work::Worker,
 };
 use agent::Record;
 use kernel::{
@@ -49,6 +50,7 @@ use kernel::{
     error::to_result,
     new_mutex,
     prelude::*,
+    static_lock_class,
     sync::{
         atomic::{Atomic, Relaxed, Release},
         Arc, Mutex,
@@ -58,7 +60,6 @@ use kernel::{
 use line::Line;
 use pages::Store;
 use reporting::Reporting;
-use task::Task;
 use worker::Plan;
 
 /// The host gets statistics no more often, whatever it asks for.
@@ -89,10 +90,10 @@ pub(crate) struct Balloon {
     store: Store,
     /// Brings the balloon to its goal; see [`worker`].
     #[pin]
-    act: Task,
+    act: Worker,
     /// Sends statistics; see [`figures`].
     #[pin]
-    tell: Task,
+    tell: Worker,
     #[pin]
     plan: Mutex<Plan>,
     #[pin]
@@ -148,10 +149,10 @@ impl Balloon {
                 // SAFETY: as for this function.
                 report_line <- unsafe { Line::new(report, true) },
                 store <- Store::new(),
-                // SAFETY: `run_act` is for this field; `end` stops the task.
-                act <- unsafe { Task::new(task::run_act) },
-                // SAFETY: `run_tell` is for this field; `end` stops the task.
-                tell <- unsafe { Task::new(task::run_tell) },
+                // SAFETY: `run_act` is for this field; `end` stops the work.
+                act <- unsafe { Worker::new(&BALLOONS, task::run_act, static_lock_class!()) },
+                // SAFETY: `run_tell` is for this field; `end` stops the work.
+                tell <- unsafe { Worker::new(&BALLOONS, task::run_tell, static_lock_class!()) },
                 plan <- new_mutex!(plan),
                 oom <- Opaque::ffi_init(|slot: *mut bindings::notifier_block| {
                     // SAFETY: `slot` is valid for writing.

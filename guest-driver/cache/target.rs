@@ -23,7 +23,7 @@ use crate::{
     devices,
     sync::IrqLock,
     wire,
-    work::Worker,
+    work::{Worker, DEVICES},
 };
 use kernel::{
     bindings, container_of,
@@ -107,9 +107,9 @@ impl Target {
                 _files: files,
                 // SAFETY: both run a function for this field; they are stopped before the target is
                 // freed.
-                care <- unsafe { Worker::new(run_care) },
+                care <- unsafe { Worker::new(&DEVICES, run_care, static_lock_class!()) },
                 // SAFETY: as above.
-                chores <- unsafe { Worker::new(run_chores) },
+                chores <- unsafe { Worker::new(&DEVICES, run_chores, static_lock_class!()) },
             }),
             GFP_KERNEL,
         )?;
@@ -379,9 +379,8 @@ unsafe extern "C" fn vtmem_cache_attached(target: *mut c_void) -> bool {
 ///
 /// Called by the workqueue for the field `care` of a target.
 unsafe extern "C" fn run_care(work: *mut bindings::work_struct) {
-    // SAFETY: as for this function. The work is all of a worker (asserted in `work.rs`), and the target lives until
-    // its worker was stopped.
-    let target = unsafe { &*container_of!(work.cast::<Worker>(), Target, care) };
+    // SAFETY: as for this function; the target lives until its worker was stopped.
+    let target = unsafe { &*container_of!(Worker::of(work), Target, care) };
     target.look_after();
 }
 
@@ -390,6 +389,6 @@ unsafe extern "C" fn run_care(work: *mut bindings::work_struct) {
 /// Called by the workqueue for the field `chores` of a target.
 unsafe extern "C" fn run_chores(work: *mut bindings::work_struct) {
     // SAFETY: as in `run_care`.
-    let target = unsafe { &*container_of!(work.cast::<Worker>(), Target, chores) };
+    let target = unsafe { &*container_of!(Worker::of(work), Target, chores) };
     target.do_chores();
 }

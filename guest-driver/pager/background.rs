@@ -2,51 +2,23 @@
 //! The workqueue for what nobody waits for: the end of pools whose owner is gone, and of transfers whose
 //! task was killed.
 
-use core::ptr;
+use crate::work;
 use kernel::{
     bindings,
-    prelude::*,
-    sync::atomic::{Atomic, Relaxed},
     sync::Arc,
     workqueue::{HasWork, Queue, WorkItem},
 };
 
-/// The queue; null while there is none.
-static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(ptr::null_mut());
-
-/// The queue, from load to unload. Dropped when no device is bound any more, so that nothing is on
-/// its way that could still end here.
-pub(crate) struct Background(());
-
-impl Background {
-    /// Called once, before anything is opened.
-    pub(crate) fn new() -> Result<Self> {
-        let flags = bindings::wq_flags_WQ_UNBOUND;
-        let name = c"virtio_tmem_pager".as_ptr().cast();
-        // SAFETY: the format takes no arguments.
-        let queue = unsafe { bindings::alloc_workqueue_noprof(name, flags, 0) };
-        if queue.is_null() {
-            return Err(ENOMEM);
-        }
-        QUEUE.store(queue, Relaxed);
-        Ok(Self(()))
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let queue = QUEUE.xchg(ptr::null_mut(), Relaxed);
-        // SAFETY: it was allocated by `new`. What is queued is done first.
-        unsafe { bindings::destroy_workqueue(queue) };
-    }
-}
+/// It ends when no device is bound any more, so that nothing is on its way that could still come here.
+pub(crate) static BACKGROUND: work::Queue =
+    work::Queue::new(c"virtio_tmem_pager", bindings::wq_flags_WQ_UNBOUND);
 
 /// Has `item` run in the background, where it may sleep. Any context. An item is run once at most.
 pub(super) fn run<T>(item: Arc<T>)
 where
     T: WorkItem<Pointer = Arc<T>> + HasWork<T> + Send + Sync + 'static,
 {
-    let queue = QUEUE.load(Relaxed);
+    let queue = BACKGROUND.raw();
     if queue.is_null() {
         return;
     }

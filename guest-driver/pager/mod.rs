@@ -30,7 +30,7 @@ mod pins;
 mod pool;
 mod transfer;
 
-pub(crate) use background::Background;
+pub(crate) use background::BACKGROUND;
 
 use interface::Interface;
 use kernel::{
@@ -75,7 +75,7 @@ unsafe impl Send for Pager {}
 unsafe impl Sync for Pager {}
 
 impl Pager {
-    /// Registers `/dev/tmem`. The [`Background`] is there, and outlasts it.
+    /// Registers `/dev/tmem`. The workqueue [`BACKGROUND`] is there, and outlasts it.
     pub(crate) fn new() -> Result<Pin<KBox<Self>>> {
         KBox::try_pin_init(
             try_pin_init!(Self {
