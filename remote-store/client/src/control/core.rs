@@ -186,6 +186,9 @@ impl Core {
                     if known.adverted(session, advert, now) {
                         let after = known.room(now);
                         self.view_wrong |= (before.1 == 0) != (after.1 == 0);
+                        if before.1 == 0 && after.1 > 0 {
+                            self.repair.there_is_room();
+                        }
                         self.view_old |= before != after;
                     }
                 }
@@ -392,6 +395,9 @@ impl Core {
                 self.view_wrong = true;
                 let was_out = [State::Joining, State::Dead, State::Drained].contains(&from);
                 joined |= to == State::Up && was_out;
+                if to == State::Up {
+                    self.repair.there_is_room();
+                }
                 let silent = (to == State::Dead).then(|| "not a word from it".into());
                 out.push(Action::Notice(Notice::State {
                     name: member.name.to_string(),

@@ -159,6 +159,13 @@ impl Repair {
         self.want();
     }
 
+    /// A store takes pages that took none before.
+    pub(crate) fn there_is_room(&mut self) {
+        if self.told_no_room > 0 {
+            self.want();
+        }
+    }
+
     /// Look at this slot.
     pub(crate) fn hint(&mut self, slot: u32, config: &Config, now: Duration) {
         if !self.queue.hint(slot) {

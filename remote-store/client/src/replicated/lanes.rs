@@ -261,7 +261,27 @@ impl<C: Connector> Lanes<C> {
             }
             Ok(()) => return,
         };
-        self.fail(view, member, &error);
+        self.ended(view, member, &error);
+    }
+
+    /// A connection failed while no call depended on it. If it only ended, then perhaps long ago, with
+    /// a life of the store's that is over: the next call connects anew, and finds out.
+    pub(crate) fn ended(&mut self, view: &View, member: MemberNo, error: &LaneError) {
+        if !error.is_end() {
+            return self.fail(view, member, error);
+        }
+        if let Some(place) = self.places.get_mut(member.index()) {
+            place.state = State::Closed;
+        }
+    }
+
+    /// The next call to a member connects, also if it is not due after a failure.
+    pub(crate) fn make_due(&mut self, member: MemberNo) {
+        if let Some(place) = self.places.get_mut(member.index())
+            && matches!(place.state, State::Failed { .. })
+        {
+            place.state = State::Closed;
+        }
     }
 
     /// Reads what these members have sent, without waiting. True if there was something.

@@ -191,7 +191,7 @@ impl<C: Connector> Session<C> {
                 let store = self.shared.metrics.store(member.index());
                 store.gets.add(slots.len() as u64);
             }
-            Err(error) => self.lanes.fail(&self.view, member, &error),
+            Err(error) => self.lanes.ended(&self.view, member, &error),
         }
     }
 }

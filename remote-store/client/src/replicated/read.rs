@@ -7,6 +7,7 @@
 //! expected, or when its store itself says that it has none; and only if the slot did not change while
 //! that was found out.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -120,7 +121,8 @@ impl<C: Connector> Session<C> {
             return Err(ReadError::Lost { slot });
         }
         let (order, count) = self.order(mask, checksum.is_some());
-        let mut waiting = order.into_iter().take(count).flatten().peekable();
+        let mut waiting = (order.into_iter().take(count).flatten()).collect::<VecDeque<_>>();
+        let mut put_off = VecDeque::new();
         let request = GetEntry::new(pool::PERSISTENT, slot);
         let mut calls: Vec<Call> = Vec::new();
         let mut hedge_at = None;
@@ -128,7 +130,14 @@ impl<C: Connector> Session<C> {
         let mut why = String::from("no store that has one is up");
         loop {
             if calls.is_empty() {
-                let Some(member) = waiting.next() else {
+                if waiting.is_empty() {
+                    // A page is not given up only because it is too early to connect again.
+                    waiting = std::mem::take(&mut put_off);
+                    waiting
+                        .iter()
+                        .for_each(|member| self.lanes.make_due(*member));
+                }
+                let Some(member) = waiting.pop_front() else {
                     let damaged = bad.iter().any(|(_, got)| !matches!(got, Got::Refused(_)));
                     return Err(if damaged {
                         ReadError::Damaged { slot, copies, why }
@@ -152,7 +161,7 @@ impl<C: Connector> Session<C> {
                 hedge_at = (self.lanes.hedge_after(member)).map(|after| call.begun + after);
                 calls.push(call);
             }
-            let limit = self.patience(calls.len() + waiting.clone().count());
+            let limit = self.patience(calls.len() + waiting.len());
             let overdue = calls.iter().map(|call| call.begun + limit).min();
             let wake_at = (hedge_at.into_iter().chain(overdue).min()).unwrap_or_else(Instant::now);
             match self
@@ -175,6 +184,10 @@ impl<C: Connector> Session<C> {
                         Err(error) => {
                             why = format!("store {}: {error}", call.member);
                             self.lanes.fail(&self.view, call.member, &error);
+                            let good = self.view.good() & call.member.bit() != 0;
+                            if good && matches!(error, LaneError::Waiting(_)) {
+                                put_off.push_back(call.member);
+                            }
                         }
                     }
                 }
@@ -187,12 +200,13 @@ impl<C: Connector> Session<C> {
                         let error = LaneError::Timeout(limit);
                         why = format!("store {}: {error}", call.member);
                         self.lanes.fail(&self.view, call.member, &error);
-                        limit = self.patience(calls.len() + waiting.clone().count());
+                        limit = self.patience(calls.len() + waiting.len());
                     }
                     if hedge_at.is_some_and(|at| at <= now) && !calls.is_empty() {
                         hedge_at = None;
                         // The disk is for when nobody answers.
-                        if let Some(member) = waiting.next_if(|member| !self.is_disk(*member)) {
+                        if let Some(member) = waiting.pop_front_if(|member| !self.is_disk(*member))
+                        {
                             self.shared.metrics.store(member.index()).hedges.one();
                             hedge_at = (self.lanes.hedge_after(member)).map(|after| now + after);
                             calls.push(Call::new(member));

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tmem_remote_client::control::{Command, Refused};
 use tmem_remote_client::driver::{CommandError, Ended};
 use tmem_remote_client::{ReadError, WriteError};
+use tmem_remote_protocol::checksum;
 use tokio::time::sleep;
 
-use crate::bench::{Bench, run, timed};
+use crate::bench::{Bench, page, run, timed};
 
 const PAGES: u32 = 200;
 
@@ -70,6 +71,41 @@ async fn store_that_comes_back_soon_is_used_again_without_copying() {
             .map(|s| s.0.repairs)
             .sum();
         assert_eq!(repaired, 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_to_an_earlier_life_of_a_store_fails_no_read() {
+    run(async {
+        // The only copies, asked for ahead over a connection of which nobody knows that it is dead.
+        let mut bench = filled(1, 1).await;
+        must_read_all(&mut bench, 1).await;
+        bench.store(0).die();
+        sleep(Duration::from_millis(20)).await;
+        bench.store(0).return_whole();
+        bench.await_state(0, "up").await;
+        let ahead: Vec<(u32, u32)> = (0..4)
+            .map(|slot| (slot, checksum(&page(slot, 1))))
+            .collect();
+        bench.session.will_read(&ahead);
+        must_read_all(&mut bench, 1).await;
+        let status = bench.handle.status();
+        assert_eq!(status.store("s0").unwrap().member.state.to_string(), "up");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_that_failed_a_moment_ago_is_asked_again_for_the_only_copy() {
+    run(async {
+        let mut bench = filled(1, 1).await;
+        must_read_all(&mut bench, 1).await;
+        bench.store(0).die();
+        assert!(bench.read(0, 1).await.is_err());
+        bench.store(0).return_whole();
+        // Sooner than the next attempt is due, and than the driver knows.
+        must_read_all(&mut bench, 1).await;
     })
     .await;
 }

@@ -38,6 +38,31 @@ fn after_a_death_every_page_has_its_copies_again() {
 }
 
 #[test]
+fn copies_that_found_no_room_are_made_when_a_suspect_is_well_again() {
+    let mut world = filled(Config::default(), 3, 2000, 300);
+    let suspect = world.number(1);
+    world.kill(0);
+    while !world.said("no store takes one") {
+        // Each suspicion makes the next one last longer.
+        world.event(Event::Suspected { member: suspect });
+        world.event(Event::Suspected { member: suspect });
+        world.run(MS * 20);
+    }
+    assert_eq!(world.state(1), State::Suspect);
+    let (before, left) = (
+        world.copies_begun.len(),
+        world.core.status(world.now).below_pages,
+    );
+    assert!(left > 0);
+    while world.state(1) != State::Up {
+        world.run(MS * 10);
+    }
+    world.run(MS * 100);
+    let copies = world.copies_begun.len() - before;
+    assert!(copies > 0, "{left} pages wait for the next walk");
+}
+
+#[test]
 fn a_store_that_is_back_within_the_delay_costs_no_copies() {
     let mut world = filled(Config::default(), 3, 2000, 300);
     world.kill(0);
