@@ -107,6 +107,29 @@ impl Batch {
     }
 }
 
+/// What batches of all kinds tell; `$of` says what there is a result for.
+macro_rules! tells {
+    ($of:literal) => {
+        /// Number of runs.
+        #[must_use]
+        pub fn len(&self) -> usize {
+            self.batch.entries.len()
+        }
+
+        /// Whether there is no run.
+        #[must_use]
+        pub fn is_empty(&self) -> bool {
+            self.batch.entries.is_empty()
+        }
+
+        #[doc = concat!("A result for each ", $of, ", in the order in which they were added; empty before the call.")]
+        #[must_use]
+        pub fn results(&self) -> &[PageResult] {
+            self.batch.results()
+        }
+    };
+}
+
 /// Pages to put. Their memory is borrowed until the batch is dropped or cleared.
 #[derive(Debug, Default)]
 pub struct Puts<'m> {
@@ -115,6 +138,8 @@ pub struct Puts<'m> {
 }
 
 impl<'m> Puts<'m> {
+    tells!("page");
+
     /// No pages.
     #[must_use]
     pub fn new() -> Self {
@@ -128,24 +153,6 @@ impl<'m> Puts<'m> {
         self
     }
 
-    /// Number of runs.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.batch.entries.len()
-    }
-
-    /// Whether there is no run.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.batch.entries.is_empty()
-    }
-
-    /// A result for each page, in the order in which they were added; empty before the call.
-    #[must_use]
-    pub fn results(&self) -> &[PageResult] {
-        self.batch.results()
-    }
-
     /// An empty batch in the memory of this one.
     #[must_use]
     pub fn clear<'n>(mut self) -> Puts<'n> {
@@ -157,7 +164,8 @@ impl<'m> Puts<'m> {
     }
 }
 
-/// Pages to get. Their memory is borrowed until the batch is dropped or cleared.
+/// Pages to get. Their memory is borrowed until the batch is dropped or cleared; that of a page whose
+/// result is not ok is as it was before.
 #[derive(Debug, Default)]
 pub struct Gets<'m> {
     pub(crate) batch: Batch,
@@ -165,6 +173,8 @@ pub struct Gets<'m> {
 }
 
 impl<'m> Gets<'m> {
+    tells!("page");
+
     /// No pages.
     #[must_use]
     pub fn new() -> Self {
@@ -177,25 +187,6 @@ impl<'m> Gets<'m> {
         let address = pages.as_mut_ptr().expose_provenance();
         self.batch.add(index, pages.len(), address);
         self
-    }
-
-    /// Number of runs.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.batch.entries.len()
-    }
-
-    /// Whether there is no run.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.batch.entries.is_empty()
-    }
-
-    /// A result for each page, in the order in which they were added; empty before the call. The memory of
-    /// a page whose result is not ok is as it was before.
-    #[must_use]
-    pub fn results(&self) -> &[PageResult] {
-        self.batch.results()
     }
 
     /// An empty batch in the memory of this one.
@@ -216,6 +207,8 @@ pub struct Flushes {
 }
 
 impl Flushes {
+    tells!("run");
+
     /// No pages.
     #[must_use]
     pub fn new() -> Self {
@@ -226,24 +219,6 @@ impl Flushes {
     pub fn add(&mut self, index: u32, pages: u32) -> &mut Self {
         self.batch.add(index, pages as usize, 0);
         self
-    }
-
-    /// Number of runs.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.batch.entries.len()
-    }
-
-    /// Whether there is no run.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.batch.entries.is_empty()
-    }
-
-    /// A result for each run, in the order in which they were added; empty before the call.
-    #[must_use]
-    pub fn results(&self) -> &[PageResult] {
-        self.batch.results()
     }
 
     /// Makes the batch empty.

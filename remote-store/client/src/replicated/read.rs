@@ -205,8 +205,10 @@ impl<C: Connector> Session<C> {
                     if hedge_at.is_some_and(|at| at <= now) && !calls.is_empty() {
                         hedge_at = None;
                         // The disk is for when nobody answers.
-                        if let Some(member) = waiting.pop_front_if(|member| !self.is_disk(*member))
+                        if let Some(member) = waiting.front().copied()
+                            && !self.is_disk(member)
                         {
+                            waiting.pop_front();
                             self.shared.metrics.store(member.index()).hedges.one();
                             hedge_at = (self.lanes.hedge_after(member)).map(|after| now + after);
                             calls.push(Call::new(member));

@@ -20,10 +20,14 @@ pub(super) trait Wire {
     fn server(&self) -> &'static str;
 
     /// What is said first, if anything is.
-    fn hello(&mut self, out: &mut BytesMut) -> Result<()>;
+    fn hello(&mut self, _out: &mut BytesMut) -> Result<()> {
+        Ok(())
+    }
 
     /// Reads the answer to that: its length, once it is whole.
-    fn welcome(&mut self, input: &[u8]) -> Result<Option<usize>>;
+    fn welcome(&mut self, _input: &[u8]) -> Result<Option<usize>> {
+        Ok(Some(0))
+    }
 
     /// Appends a put.
     fn put(&mut self, out: &mut BytesMut, key: u32, page: &PageBytes);
@@ -164,21 +168,9 @@ impl Wire for Ours {
 #[derive(Debug, Default)]
 pub(super) struct Resp;
 
-impl Resp {
-    const NAME: &'static str = "valkey-server";
-}
-
 impl Wire for Resp {
     fn server(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn hello(&mut self, _out: &mut BytesMut) -> Result<()> {
-        Ok(())
-    }
-
-    fn welcome(&mut self, _input: &[u8]) -> Result<Option<usize>> {
-        Ok(Some(0))
+        "valkey-server"
     }
 
     fn put(&mut self, out: &mut BytesMut, key: u32, page: &PageBytes) {
@@ -196,14 +188,7 @@ impl Wire for Resp {
     }
 
     fn reply<'a>(&mut self, input: &'a [u8]) -> Result<Option<Reply<'a>>> {
-        let Some(line) = line(input) else {
-            return Ok(None);
-        };
-        match line {
-            b"+OK" => Ok(Some(Reply { len: 5, page: None })),
-            b"$4096" => Ok(page_after(input, line.len() + 2, b"\r\n")),
-            _ => Err(refused(Self::NAME, String::from_utf8_lossy(line))),
-        }
+        text_reply(self.server(), input, b"+OK", b"$4096")
     }
 }
 
@@ -211,21 +196,9 @@ impl Wire for Resp {
 #[derive(Debug, Default)]
 pub(super) struct Memcached;
 
-impl Memcached {
-    const NAME: &'static str = "memcached";
-}
-
 impl Wire for Memcached {
     fn server(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn hello(&mut self, _out: &mut BytesMut) -> Result<()> {
-        Ok(())
-    }
-
-    fn welcome(&mut self, _input: &[u8]) -> Result<Option<usize>> {
-        Ok(Some(0))
+        "memcached"
     }
 
     fn put(&mut self, out: &mut BytesMut, key: u32, page: &PageBytes) {
@@ -243,14 +216,7 @@ impl Wire for Memcached {
     }
 
     fn reply<'a>(&mut self, input: &'a [u8]) -> Result<Option<Reply<'a>>> {
-        let Some(line) = line(input) else {
-            return Ok(None);
-        };
-        match line {
-            b"HD" => Ok(Some(Reply { len: 4, page: None })),
-            b"VA 4096" => Ok(page_after(input, line.len() + 2, b"\r\n")),
-            _ => Err(refused(Self::NAME, String::from_utf8_lossy(line))),
-        }
+        text_reply(self.server(), input, b"HD", b"VA 4096")
     }
 }
 
@@ -269,14 +235,27 @@ fn line(input: &[u8]) -> Option<&[u8]> {
     input.get(..end.checked_sub(1)?)
 }
 
-/// A page at `at`, with something behind it.
-fn page_after<'a>(input: &'a [u8], at: usize, end: &[u8]) -> Option<Reply<'a>> {
-    let len = at + PAGE_SIZE + end.len();
-    let page = input.get(at..)?.first_chunk::<PAGE_SIZE>()?;
-    (input.len() >= len).then_some(Reply {
-        len,
-        page: Some(page),
-    })
+/// A line, and after the line `hit` a page and the end of another line.
+fn text_reply<'a>(
+    server: &'static str,
+    input: &'a [u8],
+    stored: &[u8],
+    hit: &[u8],
+) -> Result<Option<Reply<'a>>> {
+    const END: usize = b"\r\n".len();
+    let Some(line) = line(input) else {
+        return Ok(None);
+    };
+    let len = line.len() + END;
+    if line == stored {
+        return Ok(Some(Reply { len, page: None }));
+    }
+    if line != hit {
+        return Err(refused(server, String::from_utf8_lossy(line)));
+    }
+    let page = input.get(len..).and_then(|rest| rest.first_chunk());
+    let len = len + PAGE_SIZE + END;
+    Ok((input.len() >= len).then_some(Reply { len, page }))
 }
 
 #[cfg(test)]

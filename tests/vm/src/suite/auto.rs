@@ -50,12 +50,12 @@ const SHORT: Form = Form {
     sizes: Sizes {
         ram_mib: 320,
         budget_mib: 480,
-        floor_mib: 96,
+        floor_mib: 128,
     },
     set_mib: 112,
-    passes: 1,
+    passes: 3,
     keep: false,
-    modes: &[Mode::Equal, Mode::Auto],
+    modes: &[Mode::Equal, Mode::Greedy, Mode::Auto],
     percent_most: 75,
 };
 
@@ -63,7 +63,7 @@ const LONG: Form = Form {
     sizes: Sizes {
         ram_mib: 384,
         budget_mib: 576,
-        floor_mib: 96,
+        floor_mib: 128,
     },
     set_mib: 200,
     passes: 4,

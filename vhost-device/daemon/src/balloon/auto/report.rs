@@ -41,6 +41,8 @@ pub struct Figures {
     pub sequence: u64,
     /// Pages in the balloon.
     pub held: u64,
+    /// Pages that its kernel manages, without those in the balloon.
+    pub total: u64,
     /// Pages that it could have without swapping.
     pub available: u64,
     /// Pages that nothing uses.
@@ -53,12 +55,22 @@ pub struct Figures {
     pub refaults: Option<u64>,
     /// Time in which some task waited for memory, in µs, so far; none without an agent.
     pub psi_some_us: Option<u64>,
-    /// The size below which its own side will not go.
+    /// Of what its kernel manages, pages that its own side keeps.
     pub floor: u64,
     /// Pages that the balloon gave back because the guest was out of memory, so far.
     pub oom_deflated: u64,
     /// Why the host refused pages last, as in [`tmem_abi::balloon_result`]; 0: it did not.
     pub refusal: u64,
+}
+
+impl Figures {
+    /// The size below which a guest with so much RAM will not go: beside its floor it keeps what its
+    /// kernel does not manage, such as the kernel itself.
+    pub(super) fn own_floor(&self, ram_pages: u64) -> u64 {
+        let managed = self.total.saturating_add(self.held);
+        let other = ram_pages.saturating_sub(managed);
+        self.floor.saturating_add(other)
+    }
 }
 
 impl From<&BalloonStats> for Figures {
@@ -67,6 +79,7 @@ impl From<&BalloonStats> for Figures {
         Self {
             sequence: stats.sequence,
             held: stats.held,
+            total: stats.total,
             available: stats.available,
             free: stats.free,
             swap_ins: stats.swap_ins,

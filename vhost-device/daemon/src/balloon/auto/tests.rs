@@ -19,6 +19,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Puppet {
     name: &'static str,
     ram: u64,
+    /// Of it, what its kernel does not manage.
+    unmanaged: u64,
     floor: u64,
     weight: u32,
     target: u64,
@@ -32,6 +34,7 @@ impl Puppet {
         Self {
             name,
             ram,
+            unmanaged: 0,
             floor: ram / 8,
             weight: 100,
             target: 0,
@@ -77,7 +80,11 @@ impl Puppet {
             floor_pages: self.floor,
             weight: self.weight,
             target_pages: self.target,
-            figures: self.figures.map(|figures| (self.reported, figures)),
+            figures: self.figures.map(|figures| {
+                let managed = self.ram.saturating_sub(self.unmanaged);
+                let total = managed.saturating_sub(figures.held);
+                (self.reported, Figures { total, ..figures })
+            }),
         }
     }
 }

@@ -415,7 +415,7 @@ impl Watch {
     fn view(&self, report: &GuestReport<'_>, size: u64, low: u64, high: u64, factor: u64) -> View {
         let ram = report.ram_pages;
         let figures = report.figures.map(|(_, figures)| figures);
-        let own_floor = figures.map_or(0, |figures| figures.floor);
+        let own_floor = figures.map_or(0, |figures| figures.own_floor(ram));
         let floor = report.floor_pages.max(own_floor).min(ram);
         let told = ram - report.target_pages.min(ram);
         let resident = figures.map_or(told, |figures| ram - figures.held.min(ram));

@@ -137,6 +137,16 @@ fn the_guests_own_floor_holds_as_well() {
 }
 
 #[test]
+fn what_a_kernel_does_not_manage_is_above_the_guests_own_floor() {
+    let mut guest = Puppet::new("vm0", RAM).sized(RAM / 2, RAM / 4);
+    guest.unmanaged = RAM / 8;
+    let (mut controller, start) = started(None, &mut [&mut guest]);
+    guest.reports(start + SECOND, |f| f.floor = RAM * 3 / 4);
+    let decision = step(&mut controller, start + SECOND, None, &mut [&mut guest]).remove(0);
+    assert_eq!(decision.size_pages, RAM * 7 / 8);
+}
+
+#[test]
 fn a_guest_that_is_left_out_is_forgotten() {
     let mut guest = Puppet::new("vm0", RAM).sized(RAM / 2, 0);
     let (mut controller, start) = started(None, &mut [&mut guest]);

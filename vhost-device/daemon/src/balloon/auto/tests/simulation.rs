@@ -184,6 +184,7 @@ impl Guest {
     fn report(&mut self, now: Duration) {
         self.counts.sequence += 1;
         self.counts.held = self.held;
+        self.counts.total = self.ram - self.held - self.kernel;
         self.counts.free = self.free();
         self.counts.available = self.free();
         self.reported = Some((now, self.counts));

@@ -1,33 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `tmemctl daemon` against the daemon's real server, in process, over made-up daemons: ones whose
 //! workers come and go, fail, or hang up in the middle of an answer.
-//!
-//! `TMEM_BLESS=1` writes the files in `golden/` anew, as for the other verbs.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Parser;
 use serde_json::{Value, json};
 use tmem_admin_api::{DaemonState, DaemonStatus, OperationKind, OperationState, OperationStatus};
-use tmemctl::Terminal;
-use tmemctl::args::Cli;
+use vhost_device_tmem::RequestError;
 use vhost_device_tmem::admin::{Access, Limits, Server};
 use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{
-    AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError,
-};
 
-#[path = "../../daemon/src/admin/tests/fake.rs"]
-mod fake;
-
-use fake::FakeSource;
+use crate::fake::{self, FakeSource};
+use crate::ran::{Ran, golden, run};
 
 /// The admin socket as a keeper has it: open whether or not a worker answers on it.
 struct Keeper {
@@ -86,48 +73,11 @@ impl Keeper {
     }
 }
 
-#[derive(Debug)]
-struct Ran {
-    code: u8,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    /// As a terminal shows it, with the command that was typed.
-    fn shown(&self, command: &str) -> String {
-        format!("$ {command}\n{}{}", self.err, self.out)
-    }
-}
-
-fn run(socket: &Path, arguments: &[&str]) -> Ran {
-    let socket = ["tmemctl", "--socket", socket.to_str().unwrap()];
-    let cli = Cli::try_parse_from(socket.iter().chain(arguments)).unwrap();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = tmemctl::run(&cli, &mut out, &mut err, Terminal::default());
-    Ran {
-        code,
-        out: String::from_utf8(out).unwrap(),
-        err: String::from_utf8(err).unwrap(),
-    }
-}
-
 /// Runs `arguments` against a single worker with this source.
 fn over(source: FakeSource, arguments: &[&str]) -> Ran {
     let keeper = Keeper::start();
     let _worker = keeper.worker(source);
     keeper.run(arguments)
-}
-
-/// Compares with `golden/{name}`, or writes it.
-fn golden(name: &str, text: &str) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("tests/golden").join(name);
-    if std::env::var_os("TMEM_BLESS").is_some() {
-        fs::write(&path, text).unwrap();
-    }
-    let golden = fs::read_to_string(&path).unwrap();
-    assert_eq!(text, golden, "output differs from golden/{name}");
 }
 
 fn operation(kind: OperationKind, state: OperationState) -> OperationStatus {

@@ -2,36 +2,13 @@
 //! How `tmemctl` follows a task, against a daemon whose every answer is scripted: workers that end on
 //! the way, tasks that fail, are called off, get lost or never end.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::Parser;
 use serde_json::{Value, json};
-use tmemctl::Terminal;
-use tmemctl::args::Cli;
 
-#[derive(Debug)]
-struct Ran {
-    code: u8,
-    out: String,
-    err: String,
-}
-
-fn run(socket: &Path, arguments: &[&str]) -> Ran {
-    let socket = ["tmemctl", "--socket", socket.to_str().unwrap()];
-    let cli = Cli::try_parse_from(socket.iter().chain(arguments)).unwrap();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = tmemctl::run(&cli, &mut out, &mut err, Terminal::default());
-    Ran {
-        code,
-        out: String::from_utf8(out).unwrap(),
-        err: String::from_utf8(err).unwrap(),
-    }
-}
+use crate::ran::{Ran, run};
 
 /// A daemon that answers what it is told to, one connection each.
 struct Scripted {

@@ -1,107 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Every verb against the daemon's real server, in process, over a made-up daemon.
-//!
-//! What is printed is compared with the files in `golden/`. After a wanted change,
-//! `TMEM_BLESS=1 cargo test -p tmemctl` writes them anew; review the difference.
-
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
 use tmemctl::Terminal;
 use tmemctl::args::Cli;
-use vhost_device_tmem::admin::{Access, Limits, METRICS, Server, bind};
-use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{
-    AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError,
-};
+use vhost_device_tmem::admin::{Access, METRICS};
 
-#[path = "../../daemon/src/admin/tests/fake.rs"]
-mod fake;
-
-use fake::FakeSource;
-
-struct Daemon {
-    socket: PathBuf,
-    _server: Server,
-    _dir: tempfile::TempDir,
-}
-
-impl Daemon {
-    fn start(source: FakeSource, access: Access) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("admin.sock");
-        let listener = bind(&socket, None).unwrap();
-        let server = Server::start(
-            listener,
-            access,
-            Limits::default(),
-            Mode::None,
-            Arc::new(source),
-        )
-        .unwrap();
-        Self {
-            socket,
-            _server: server,
-            _dir: dir,
-        }
-    }
-
-    fn healthy() -> Self {
-        Self::start(FakeSource::healthy(), Access::new(None))
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        run(&self.socket, arguments, false)
-    }
-}
-
-#[derive(Debug)]
-struct Ran {
-    code: u8,
-    out: String,
-    err: String,
-}
-
-fn run(socket: &Path, arguments: &[&str], colours: bool) -> Ran {
-    let socket = ["tmemctl", "--socket", socket.to_str().unwrap()];
-    let cli = Cli::try_parse_from(socket.iter().chain(arguments)).unwrap();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let terminal = Terminal {
-        colours,
-        progress: false,
-    };
-    let code = tmemctl::run(&cli, &mut out, &mut err, terminal);
-    Ran {
-        code,
-        out: String::from_utf8(out).unwrap(),
-        err: String::from_utf8(err).unwrap(),
-    }
-}
+use crate::fake::FakeSource;
+use crate::host::Daemon;
+use crate::ran::{golden, run, run_on};
 
 /// clap's exit code for a command line that it does not take.
 fn usage_error(arguments: &[&str]) -> i32 {
     Cli::try_parse_from(["tmemctl"].iter().chain(arguments))
         .unwrap_err()
         .exit_code()
-}
-
-/// Compares with `golden/{name}`, or writes it.
-fn golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
-    if std::env::var_os("TMEM_BLESS").is_some() {
-        fs::write(&path, text).unwrap();
-    }
-    let golden = fs::read_to_string(&path).unwrap();
-    assert_eq!(text, golden, "output differs from golden/{name}");
 }
 
 #[test]
@@ -196,7 +114,7 @@ fn columns_are_shown_as_asked() {
 
 #[test]
 fn a_degraded_daemon_gives_exit_code_4() {
-    let daemon = Daemon::start(FakeSource::degraded(), Access::new(None));
+    let daemon = Daemon::of(FakeSource::degraded());
     let ran = daemon.run(&["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (4, ""));
     assert!(
@@ -250,18 +168,18 @@ fn a_name_that_needs_escaping_arrives_whole() {
 fn no_daemon_gives_exit_code_3_and_says_how_to_start_one() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
-    let ran = run(&socket, &["status"], false);
+    let ran = run(&socket, &["status"]);
     assert_eq!((ran.code, ran.out.as_str()), (3, ""));
     assert!(ran.err.contains(socket.to_str().unwrap()), "{}", ran.err);
     assert!(ran.err.contains("hint: start the daemon"), "{}", ran.err);
-    let ran = run(&socket, &["status", "--json"], false);
+    let ran = run(&socket, &["status", "--json"]);
     assert_eq!(
         serde_json::from_str::<Value>(&ran.err).unwrap()["code"],
         "unreachable"
     );
 
     drop(UnixListener::bind(&socket).unwrap());
-    let ran = run(&socket, &["guest", "list"], false);
+    let ran = run(&socket, &["guest", "list"]);
     assert_eq!(ran.code, 3);
     assert!(ran.err.contains("has ended; start it"), "{}", ran.err);
 }
@@ -305,7 +223,7 @@ fn something_that_is_no_daemon_gives_exit_code_1() {
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let ran = run(&socket, &["status"], false);
+    let ran = run(&socket, &["status"]);
     other.join().unwrap();
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert!(
@@ -339,8 +257,12 @@ fn wrong_usage_gives_exit_code_2() {
 #[test]
 fn colours_are_used_only_when_they_are_wanted() {
     let daemon = Daemon::healthy();
-    let plain = run(&daemon.socket, &["status"], false);
-    let colourful = run(&daemon.socket, &["status"], true);
+    let plain = run(&daemon.socket, &["status"]);
+    let colours = Terminal {
+        colours: true,
+        progress: false,
+    };
+    let colourful = run_on(colours, &daemon.socket, &["status"]);
     assert!(!plain.out.contains('\u{1b}'));
     assert!(colourful.out.contains('\u{1b}'));
 }
@@ -348,15 +270,11 @@ fn colours_are_used_only_when_they_are_wanted() {
 #[test]
 fn completions_and_man_pages_are_written_for_every_visible_verb() {
     let dir = tempfile::tempdir().unwrap();
-    let ran = run(Path::new("/nowhere"), &["completions", "bash"], false);
+    let ran = run(Path::new("/nowhere"), &["completions", "bash"]);
     assert_eq!(ran.code, 0);
     assert!(ran.out.contains("complete -F _tmemctl"), "{}", ran.out);
     let out = dir.path().join("man");
-    let ran = run(
-        Path::new("/nowhere"),
-        &["manual", out.to_str().unwrap()],
-        false,
-    );
+    let ran = run(Path::new("/nowhere"), &["manual", out.to_str().unwrap()]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     for file in [
         "tmemctl.1",

@@ -1,101 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `tmemctl tier`, `guest limit` and its neighbours, `policy`, `link` and `trace`, against the daemon's
 //! real server, in process, over a made-up daemon.
-//!
-//! `TMEM_BLESS=1` writes the files in `golden/` anew, as for the other verbs.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use clap::Parser;
 use serde_json::{Value, json};
 use tmemctl::Terminal;
 use tmemctl::args::Cli;
-use vhost_device_tmem::admin::{Access, Limits, Server, bind};
-use vhost_device_tmem::sandbox::Mode;
-use vhost_device_tmem::{
-    AdminSource, BalloonAdmin, RequestError, StoreAdmin, TierAdmin, TierError,
-};
 
-#[path = "../../daemon/src/admin/tests/fake.rs"]
-mod fake;
-
-use fake::FakeSource;
-use fake::tiers::FakeTiers;
-
-struct Daemon {
-    socket: PathBuf,
-    _server: Server,
-    _dir: tempfile::TempDir,
-}
-
-impl Daemon {
-    fn start(source: FakeSource) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("admin.sock");
-        let listener = bind(&socket, None).unwrap();
-        let (access, limits) = (Access::new(None), Limits::default());
-        let server = Server::start(listener, access, limits, Mode::None, Arc::new(source));
-        Self {
-            socket,
-            _server: server.unwrap(),
-            _dir: dir,
-        }
-    }
-
-    fn usual() -> Self {
-        Self::start(FakeSource::healthy())
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        run(&self.socket, arguments, false)
-    }
-}
-
-#[derive(Debug)]
-struct Ran {
-    code: u8,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    /// As a terminal shows it, with the command that was typed.
-    fn shown(&self, command: &str) -> String {
-        format!("$ {command}\n{}{}", self.err, self.out)
-    }
-}
-
-fn run(socket: &Path, arguments: &[&str], progress: bool) -> Ran {
-    let socket = ["tmemctl", "--socket", socket.to_str().unwrap()];
-    let cli = Cli::try_parse_from(socket.iter().chain(arguments)).unwrap();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let terminal = Terminal {
-        colours: false,
-        progress,
-    };
-    let code = tmemctl::run(&cli, &mut out, &mut err, terminal);
-    Ran {
-        code,
-        out: String::from_utf8(out).unwrap(),
-        err: String::from_utf8(err).unwrap(),
-    }
-}
-
-/// Compares with `golden/{name}`, or writes it.
-fn golden(name: &str, text: &str) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("tests/golden").join(name);
-    if std::env::var_os("TMEM_BLESS").is_some() {
-        fs::write(&path, text).unwrap();
-    }
-    let golden = fs::read_to_string(&path).unwrap();
-    assert_eq!(text, golden, "output differs from golden/{name}");
-}
+use crate::fake::FakeSource;
+use crate::fake::tiers::FakeTiers;
+use crate::host::Daemon;
+use crate::ran::{golden, run, run_on};
 
 #[test]
 fn tables_are_as_documented() {
@@ -143,7 +60,7 @@ fn tables_are_as_documented() {
     ] {
         // A daemon each, so that none sees what another did.
         let arguments: Vec<_> = line.split(' ').collect();
-        let ran = Daemon::usual().run(&arguments);
+        let ran = Daemon::healthy().run(&arguments);
         assert_eq!(ran.code, 0, "{line}: {}", ran.err);
         golden(name, &ran.shown(&format!("tmemctl {line}")));
     }
@@ -172,7 +89,7 @@ fn json_is_the_daemons_last_answer_on_one_line() {
         ("trace.json", "trace start web"),
     ] {
         let arguments: Vec<_> = line.split(' ').chain(["--json"]).collect();
-        let ran = Daemon::usual().run(&arguments);
+        let ran = Daemon::healthy().run(&arguments);
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{line}");
         assert_eq!(ran.out.matches('\n').count(), 1, "{line}");
         let value: Value = serde_json::from_str(&ran.out).unwrap();
@@ -184,7 +101,7 @@ fn json_is_the_daemons_last_answer_on_one_line() {
 /// How long it takes is all that differs from one time to the next.
 #[test]
 fn a_balloon_that_is_waited_for_tells_how_far_it_is() {
-    let ran = Daemon::usual().run(&["balloon", "set", "web", "256MiB", "--wait"]);
+    let ran = Daemon::healthy().run(&["balloon", "set", "web", "256MiB", "--wait"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let first = "ballooning web  [..............................]  0 %  512.0 MiB of 768.0 MiB";
     assert!(ran.err.starts_with(first), "{}", ran.err);
@@ -196,7 +113,7 @@ fn a_balloon_that_is_waited_for_tells_how_far_it_is() {
 
 #[test]
 fn a_balloon_that_cannot_be_set_says_why_and_what_to_do() {
-    let daemon = Daemon::usual();
+    let daemon = Daemon::healthy();
     let ran = daemon.run(&["balloon", "set", "web", "64MiB"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
     assert!(ran.err.contains("keeps at least 128 MiB"), "{}", ran.err);
@@ -209,7 +126,7 @@ fn a_balloon_that_cannot_be_set_says_why_and_what_to_do() {
 
 #[test]
 fn a_trace_is_ended_with_its_counts() {
-    let daemon = Daemon::usual();
+    let daemon = Daemon::healthy();
     daemon.run(&["trace", "start", "web"]);
     let ran = daemon.run(&["trace", "stop", "web"]);
     golden("trace-stop.txt", &ran.shown("tmemctl trace stop web"));
@@ -220,19 +137,23 @@ fn a_trace_is_ended_with_its_counts() {
 
 #[test]
 fn progress_is_drawn_over_on_a_terminal() {
-    let daemon = Daemon::usual();
-    let ran = run(&daemon.socket, &["tier", "drain", "pm"], true);
+    const TERMINAL: Terminal = Terminal {
+        colours: false,
+        progress: true,
+    };
+    let daemon = Daemon::healthy();
+    let ran = run_on(TERMINAL, &daemon.socket, &["tier", "drain", "pm"]);
     assert_eq!(ran.code, 0);
     assert_eq!(ran.err.matches('\r').count(), 4, "{:?}", ran.err);
     assert_eq!(ran.err.matches('\n').count(), 1, "{:?}", ran.err);
     assert!(ran.err.contains(" 66 %  "), "{:?}", ran.err);
-    let ran = run(&daemon.socket, &["tier", "drain", "pm", "--json"], true);
+    let ran = run_on(TERMINAL, &daemon.socket, &["tier", "drain", "pm", "--json"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "programs see none");
 }
 
 #[test]
 fn a_task_that_is_not_waited_for_is_told_with_its_number() {
-    let daemon = Daemon::usual();
+    let daemon = Daemon::healthy();
     let ran = daemon.run(&["tier", "drain", "pm", "--no-wait"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     assert_eq!(ran.out, "drain of pm: begun as task 1\n");
@@ -243,7 +164,7 @@ fn a_task_that_is_not_waited_for_is_told_with_its_number() {
 
 #[test]
 fn what_the_daemon_refuses_gives_exit_code_1_with_reason_and_hint() {
-    let daemon = Daemon::start(FakeSource::healthy().on(Some(FakeTiers::without_pm())));
+    let daemon = Daemon::of(FakeSource::healthy().on(Some(FakeTiers::without_pm())));
     for (line, said, hint, code) in [
         (
             "tier show pm",
@@ -372,7 +293,7 @@ fn what_the_daemon_refuses_gives_exit_code_1_with_reason_and_hint() {
 
 #[test]
 fn a_daemon_without_tiers_says_so() {
-    let daemon = Daemon::start(FakeSource::healthy().on(None));
+    let daemon = Daemon::of(FakeSource::healthy().on(None));
     let ran = daemon.run(&["tier", "list"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
     assert!(
@@ -427,7 +348,7 @@ fn wrong_usage_gives_exit_code_2() {
         ("link set remote", "link clear"),
     ] {
         let arguments: Vec<_> = line.split(' ').collect();
-        let ran = run(Path::new("/nowhere"), &arguments, false);
+        let ran = run(Path::new("/nowhere"), &arguments);
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{line}: {}", ran.err);
         assert!(ran.err.contains(said), "{line}: {}", ran.err);
     }
@@ -435,7 +356,7 @@ fn wrong_usage_gives_exit_code_2() {
 
 #[test]
 fn an_overcommitted_daemon_is_degraded_and_says_by_how_much() {
-    let daemon = Daemon::start(FakeSource::healthy().on(Some(FakeTiers::overcommitted())));
+    let daemon = Daemon::of(FakeSource::healthy().on(Some(FakeTiers::overcommitted())));
     let ran = daemon.run(&["status"]);
     assert_eq!((ran.code, ran.err.as_str()), (4, ""));
     let shown = ran.shown("tmemctl status");
