@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -42,7 +43,12 @@ const QUEUED_MAX: usize = 8 * tmem_remote_protocol::FRAME_MAX;
 /// Reads what is there without waiting: [`Connector::read_now`](crate::connect::Connector::read_now).
 pub type ReadNow<S> = fn(&mut S, &mut [u8]) -> io::Result<usize>;
 
-/// The number of a request on its connection.
+/// Connections that were opened so far.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+/// Bits of a request's number that count on its connection; those above are the connection's.
+const COUNT_BITS: u32 = 40;
+
+/// The number of a request; no other connection has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(u64);
 
@@ -111,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             out: half.out,
             input: half.input,
             pending: VecDeque::new(),
-            next_id: 1,
+            next_id: OPENED.fetch_add(1, Ordering::Relaxed) << COUNT_BITS | 1,
             dead: None,
         })
     }
@@ -132,6 +138,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.pending.len()
+    }
+
+    /// The answer to this is still to be taken.
+    pub(crate) fn owes(&self, id: RequestId) -> bool {
+        self.pending.iter().any(|pending| pending.id == id.0)
     }
 
     /// Since when the oldest answer is due.

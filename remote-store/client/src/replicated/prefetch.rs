@@ -160,7 +160,8 @@ impl<C: Connector> Session<C> {
         let limit = self.shared.settings.failover_after();
         let hedge_after = self.lanes.hedge_after(member).unwrap_or(limit);
         let wait = hedge_after.max(Duration::from_millis(1));
-        let Some(lane) = self.lanes.lane(member) else {
+        // The connection may be another one by now.
+        let Some(lane) = self.lanes.lane(member).filter(|lane| lane.owes(id)) else {
             return;
         };
         let budget = self.spin.budget();

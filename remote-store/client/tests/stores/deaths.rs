@@ -78,9 +78,13 @@ async fn store_that_comes_back_soon_is_used_again_without_copying() {
 #[tokio::test(start_paused = true)]
 async fn connection_to_an_earlier_life_of_a_store_fails_no_read() {
     run(async {
-        // The only copies, asked for ahead over a connection of which nobody knows that it is dead.
-        let mut bench = filled(1, 1).await;
-        must_read_all(&mut bench, 1).await;
+        // The only copies, asked for ahead, in two requests, over a connection of which nobody knows that
+        // it is dead.
+        let mut bench = Bench::new(1, 1).await;
+        bench.store(0).take_at_once(2);
+        for slot in 0..PAGES {
+            bench.write(slot, 1).await.unwrap();
+        }
         bench.store(0).die();
         sleep(Duration::from_millis(20)).await;
         bench.store(0).return_whole();
