@@ -3,7 +3,7 @@
 //!
 //! The device keeps a list of them, so that it can make them anew if the host has forgotten them.
 
-use crate::{control::Gate, device::Device, request, wire};
+use crate::{control::Gate, device::Device, ffi, request, wire};
 use kernel::{
     bindings, new_mutex,
     prelude::*,
@@ -258,14 +258,19 @@ impl Device {
             answer = self.control.command(request, opening);
         }
         let response = answer.inspect_err(|error| {
-            pr_err!("the device does not answer {}: {:?}\n", name, error);
+            // Programs may ask as often as they like.
+            if ffi::may_log() {
+                pr_err!("the device does not answer {}: {:?}\n", name, error);
+            }
         })?;
         if response.status != wire::status::OK {
-            pr_err!(
-                "the device refuses {} with status {}\n",
-                name,
-                response.status
-            );
+            if ffi::may_log() {
+                pr_err!(
+                    "the device refuses {} with status {}\n",
+                    name,
+                    response.status
+                );
+            }
             return Err(if response.status == wire::status::NO_SPACE {
                 EBUSY
             } else {
