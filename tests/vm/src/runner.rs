@@ -61,7 +61,7 @@ impl fmt::Display for Summary {
 const BY_NAME: &[(&str, &str)] = &[
     (
         "peaks_in_turn_end_sooner_with_self_ballooning_than_with_equal_shares",
-        "it compares times, which a busy machine shifts, and takes three minutes",
+        "it compares times, which a busy machine shifts, and takes five minutes",
     ),
     (
         "large_calls_of_programs_pay",

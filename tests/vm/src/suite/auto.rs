@@ -6,9 +6,9 @@
 //! page that comes back costs what it would from another host. Every mode does the same work with the
 //! same seeds; a program that reads another byte than it wrote fails the run.
 //!
-//! By default a short form runs. `TMEM_AUTO=full` runs the long one, with greedy guests as well, with
-//! programs that keep what they no longer use, and with equal shares once more at the end, to see what
-//! the machine itself changed meanwhile. The bound is the same for both.
+//! By default a short form runs. `TMEM_AUTO=full` runs the long one, with larger sets, with programs that
+//! keep what they no longer use, and with equal shares once more at the end, to see what the machine
+//! itself changed meanwhile. The bound is the same for both.
 
 mod policy;
 
