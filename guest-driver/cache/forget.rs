@@ -150,14 +150,8 @@ impl FlushCall {
 
 impl Call for FlushCall {
     fn header(&self) -> wire::RequestHeader {
-        wire::RequestHeader {
-            op: wire::op::FLUSH,
-            flags: if self.run { 0 } else { wire::flag::LIST },
-            pool: self.user.attachment().pool.id(),
-            index: if self.run { self.index(0) } else { 0 },
-            pages: self.count,
-            ..Default::default()
-        }
+        let run = self.run.then(|| self.index(0));
+        self.user.header(wire::op::FLUSH, run, self.count)
     }
 
     fn index(&self, nth: u32) -> u32 {

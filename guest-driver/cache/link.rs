@@ -6,7 +6,7 @@
 //! taken over.
 
 use super::target::Target;
-use crate::{device::Device, ffi, pools::Pool, sync::IrqLock};
+use crate::{device::Device, ffi, pools::Pool, sync::IrqLock, wire};
 use core::ptr::NonNull;
 use kernel::{
     prelude::*,
@@ -137,6 +137,18 @@ impl User {
             target: NonNull::from(target),
             attachment,
         })
+    }
+
+    /// The head of a request for `pages` pages of the pool: from index `run` on, or listed.
+    pub(super) fn header(&self, op: u8, run: Option<u32>, pages: u32) -> wire::RequestHeader {
+        wire::RequestHeader {
+            op,
+            flags: if run.is_some() { 0 } else { wire::flag::LIST },
+            pool: self.attachment().pool.id(),
+            index: run.unwrap_or(0),
+            pages,
+            ..Default::default()
+        }
     }
 
     pub(super) fn target(&self) -> &Target {

@@ -7,7 +7,6 @@
 //! expected, or when its store itself says that it has none; and only if the slot did not change while
 //! that was found out.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -121,8 +120,9 @@ impl<C: Connector> Session<C> {
             return Err(ReadError::Lost { slot });
         }
         let (order, count) = self.order(mask, checksum.is_some());
-        let mut waiting = (order.into_iter().take(count).flatten()).collect::<VecDeque<_>>();
-        let mut put_off = VecDeque::new();
+        let mut waiting = order.into_iter().take(count).flatten().peekable();
+        // Those to whom it is too early to connect again: a page is not given up only for that.
+        let mut put_off = 0;
         let request = GetEntry::new(pool::PERSISTENT, slot);
         let mut calls: Vec<Call> = Vec::new();
         let mut hedge_at = None;
@@ -130,14 +130,13 @@ impl<C: Connector> Session<C> {
         let mut why = String::from("no store that has one is up");
         loop {
             if calls.is_empty() {
-                if waiting.is_empty() {
-                    // A page is not given up only because it is too early to connect again.
-                    waiting = std::mem::take(&mut put_off);
-                    waiting
-                        .iter()
-                        .for_each(|member| self.lanes.make_due(*member));
-                }
-                let Some(member) = waiting.pop_front() else {
+                let next = waiting.next().or_else(|| {
+                    let member = MemberNo::all_in(put_off).next()?;
+                    put_off &= !member.bit();
+                    self.lanes.make_due(member);
+                    Some(member)
+                });
+                let Some(member) = next else {
                     let damaged = bad.iter().any(|(_, got)| !matches!(got, Got::Refused(_)));
                     return Err(if damaged {
                         ReadError::Damaged { slot, copies, why }
@@ -161,7 +160,7 @@ impl<C: Connector> Session<C> {
                 hedge_at = (self.lanes.hedge_after(member)).map(|after| call.begun + after);
                 calls.push(call);
             }
-            let limit = self.patience(calls.len() + waiting.len());
+            let limit = self.patience(calls.len() + waiting.clone().count());
             let overdue = calls.iter().map(|call| call.begun + limit).min();
             let wake_at = (hedge_at.into_iter().chain(overdue).min()).unwrap_or_else(Instant::now);
             match self
@@ -184,9 +183,8 @@ impl<C: Connector> Session<C> {
                         Err(error) => {
                             why = format!("store {}: {error}", call.member);
                             self.lanes.fail(&self.view, call.member, &error);
-                            let good = self.view.good() & call.member.bit() != 0;
-                            if good && matches!(error, LaneError::Waiting(_)) {
-                                put_off.push_back(call.member);
+                            if matches!(error, LaneError::Waiting(_)) {
+                                put_off |= call.member.bit() & self.view.good();
                             }
                         }
                     }
@@ -200,15 +198,12 @@ impl<C: Connector> Session<C> {
                         let error = LaneError::Timeout(limit);
                         why = format!("store {}: {error}", call.member);
                         self.lanes.fail(&self.view, call.member, &error);
-                        limit = self.patience(calls.len() + waiting.len());
+                        limit = self.patience(calls.len() + waiting.clone().count());
                     }
                     if hedge_at.is_some_and(|at| at <= now) && !calls.is_empty() {
                         hedge_at = None;
                         // The disk is for when nobody answers.
-                        if let Some(member) = waiting.front().copied()
-                            && !self.is_disk(member)
-                        {
-                            waiting.pop_front();
+                        if let Some(member) = waiting.next_if(|member| !self.is_disk(*member)) {
                             self.shared.metrics.store(member.index()).hedges.one();
                             hedge_at = (self.lanes.hedge_after(member)).map(|after| now + after);
                             calls.push(Call::new(member));

@@ -9,8 +9,9 @@ use tmem_pages::link::Calibration;
 
 use super::grid::{Cell, DEPTHS, LATENCIES, Measured, RATES};
 use crate::Row;
+use crate::row::Area;
 
-const AREA: &str = "links";
+const AREA: Area = Area("links");
 /// Mean error of DiME at 20 us, as its authors published it, in microseconds.
 const DIME_ADDED: f64 = 2.87;
 /// What ours is to be below.
@@ -40,19 +41,8 @@ const REGIME: &str = "one pinned thread polls";
 
 fn row(name: String, unit: &'static str, ours: f64, emulated: bool) -> Row {
     Row {
-        area: AREA,
-        name,
-        unit,
-        ours,
-        peer: None,
-        peer_name: None,
-        floor: None,
-        ratio: None,
-        spread: None,
-        goal: None,
-        met: None,
         emulated,
-        regime: REGIME.to_owned(),
+        ..AREA.note(name, unit, ours, REGIME)
     }
 }
 

@@ -2,9 +2,6 @@
 //! `tmemctl daemon` against the daemon's real server, in process, over made-up daemons: ones whose
 //! workers come and go, fail, or hang up in the middle of an answer.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -14,70 +11,21 @@ use vhost_device_tmem::admin::{Access, Limits, Server};
 use vhost_device_tmem::sandbox::Mode;
 
 use crate::fake::{self, FakeSource};
+use crate::host::Scripted;
 use crate::ran::{Ran, golden, run};
 
-/// The admin socket as a keeper has it: open whether or not a worker answers on it.
-struct Keeper {
-    listener: UnixListener,
-    socket: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Keeper {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("admin.sock");
-        Self {
-            listener: UnixListener::bind(&socket).unwrap(),
-            socket,
-            _dir: dir,
-        }
-    }
-
-    fn worker(&self, source: FakeSource) -> Server {
-        let listener = self.listener.try_clone().unwrap();
-        let access = Access::new(None);
-        Server::start(
-            listener,
-            access,
-            Limits::default(),
-            Mode::None,
-            Arc::new(source),
-        )
-        .unwrap()
-    }
-
-    /// Accepts a caller, hears it out and hangs up, as a worker does that is killed then. Returns
-    /// what was asked.
-    fn hang_up(&self) -> String {
-        let (mut stream, _) = self.listener.accept().unwrap();
-        let mut asked = [0; 4096];
-        let count = stream.read(&mut asked).unwrap();
-        String::from_utf8(asked[..count].to_vec()).unwrap()
-    }
-
-    fn answer(&self, status: &str, body: &Value) {
-        let (mut stream, _) = self.listener.accept().unwrap();
-        let _asked = stream.read(&mut [0; 4096]).unwrap();
-        let body = body.to_string();
-        let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        run(&self.socket, arguments)
-    }
+/// A worker that answers on a keeper's socket.
+fn worker(keeper: &Scripted, source: FakeSource) -> Server {
+    let listener = keeper.listener.try_clone().unwrap();
+    let (access, limits) = (Access::new(None), Limits::default());
+    Server::start(listener, access, limits, Mode::None, Arc::new(source)).unwrap()
 }
 
 /// Runs `arguments` against a single worker with this source.
 fn over(source: FakeSource, arguments: &[&str]) -> Ran {
-    let keeper = Keeper::start();
-    let _worker = keeper.worker(source);
-    keeper.run(arguments)
+    let keeper = Scripted::new();
+    let _worker = worker(&keeper, source);
+    run(&keeper.socket, arguments)
 }
 
 fn operation(kind: OperationKind, state: OperationState) -> OperationStatus {
@@ -212,21 +160,24 @@ fn what_the_keeper_refuses_gives_exit_code_1() {
 
 #[test]
 fn an_answer_lost_with_its_worker_is_found_at_the_next_one() {
-    let keeper = Keeper::start();
+    let keeper = Scripted::new();
     let none = json!({"schema": 1, "operation": null});
     let ran = std::thread::scope(|scope| {
-        let client = scope.spawn(|| keeper.run(&["daemon", "upgrade"]));
-        keeper.answer("200 OK", &none);
-        let asked = keeper.hang_up();
+        let client = scope.spawn(|| run(&keeper.socket, &["daemon", "upgrade"]));
+        keeper.answer(Some(("200 OK", none.clone())));
+        let asked = keeper.answer(None);
         assert!(asked.starts_with("POST /v1/daemon/upgrade "), "{asked}");
         // Asked again, and that worker dies as well; the last one knows the operation.
-        keeper.hang_up();
+        keeper.answer(None);
         let busy = json!({"schema": 1, "code": "busy", "message": "", "hint": ""});
-        keeper.answer("503 Service Unavailable", &busy);
-        let _worker = keeper.worker(FakeSource::with(DaemonStatus {
-            operation: Some(upgraded()),
-            ..fake::processes()
-        }));
+        keeper.answer(Some(("503 Service Unavailable", busy)));
+        let _worker = worker(
+            &keeper,
+            FakeSource::with(DaemonStatus {
+                operation: Some(upgraded()),
+                ..fake::processes()
+            }),
+        );
         client.join().unwrap()
     });
     assert_eq!((ran.code, ran.err.as_str()), (0, "serving\n"));
@@ -244,13 +195,13 @@ fn an_operation_that_does_not_end_is_not_waited_for_without_end() {
 
 #[test]
 fn a_keeper_that_ends_meanwhile_gives_exit_code_3() {
-    let keeper = Keeper::start();
+    let keeper = Scripted::new();
     let none = json!({"schema": 1, "operation": null});
     let socket = keeper.socket.clone();
     let ran = std::thread::scope(|scope| {
         let client = scope.spawn(|| run(&socket, &["daemon", "restart", "--timeout", "1"]));
-        keeper.answer("200 OK", &none);
-        keeper.answer("202 Accepted", &json!({"schema": 1, "id": 1}));
+        keeper.answer(Some(("200 OK", none.clone())));
+        keeper.answer(Some(("202 Accepted", json!({"schema": 1, "id": 1}))));
         drop(keeper);
         client.join().unwrap()
     });
@@ -310,11 +261,11 @@ fn a_daemon_of_one_process_shows_just_that() {
 
 #[test]
 fn a_question_that_a_killed_worker_took_along_is_asked_again() {
-    let keeper = Keeper::start();
+    let keeper = Scripted::new();
     let ran = std::thread::scope(|scope| {
-        let client = scope.spawn(|| keeper.run(&["guest", "list", "-o", "name"]));
-        keeper.hang_up();
-        let _worker = keeper.worker(FakeSource::healthy());
+        let client = scope.spawn(|| run(&keeper.socket, &["guest", "list", "-o", "name"]));
+        keeper.answer(None);
+        let _worker = worker(&keeper, FakeSource::healthy());
         client.join().unwrap()
     });
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));

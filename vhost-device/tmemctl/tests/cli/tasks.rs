@@ -3,49 +3,11 @@
 //! the way, tasks that fail, are called off, get lost or never end.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::host::Scripted;
 use crate::ran::{Ran, run};
-
-/// A daemon that answers what it is told to, one connection each.
-struct Scripted {
-    listener: UnixListener,
-    socket: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Scripted {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("admin.sock");
-        Self {
-            listener: UnixListener::bind(&socket).unwrap(),
-            socket,
-            _dir: dir,
-        }
-    }
-
-    /// Answers the next caller, or hangs up on it, and returns what it asked.
-    fn answer(&self, answer: Option<(&str, Value)>) -> String {
-        let (mut stream, _) = self.listener.accept().unwrap();
-        let mut asked = [0; 4096];
-        let count = stream.read(&mut asked).unwrap();
-        if let Some((status, body)) = answer {
-            let body = body.to_string();
-            let length = body.len();
-            write!(
-                stream,
-                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}"
-            )
-            .unwrap();
-        }
-        let asked = String::from_utf8_lossy(&asked[..count]);
-        asked.lines().next().unwrap_or_default().to_owned()
-    }
-}
 
 fn task(kind: &str, state: &str, done: u64, reason: Option<&str>) -> Value {
     json!({"schema": 1, "task": {"id": 3, "kind": kind, "subject": "pm", "state": state,
