@@ -115,6 +115,9 @@ pub const REDIS: &[&str] = &[
     "usr/bin/redis-benchmark",
 ];
 
+/// Path of fio in the toolchain root, for [`InitramfsSpec::programs`].
+pub const FIO: &[&str] = &["usr/bin/fio"];
+
 impl InitramfsSpec {
     /// All workloads, no files, no stock modules, and this scenario.
     #[must_use]

@@ -39,7 +39,7 @@ mod toolchain;
 pub use cache::Cache;
 pub use disk::DiskImage;
 pub use error::{Error, Result};
-pub use initramfs::{GuestFile, Initramfs, InitramfsSpec, REDIS, STRESS_NG};
+pub use initramfs::{FIO, GuestFile, Initramfs, InitramfsSpec, REDIS, STRESS_NG};
 pub use kernel::{Flavour, Kernel};
 pub use module::Module;
 pub use prereqs::{Consent, Prereqs};

@@ -84,6 +84,7 @@ const GUEST: &[&str] = &[
     "stress-ng",
     "redis-server",
     "redis-tools",
+    "fio",
     "util-linux",
     "mount",
     "procps",

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vm_images::{
-    Cache, Flavour, GuestFile, Initramfs, InitramfsSpec, Kernel, Module, Progress, REDIS,
+    Cache, FIO, Flavour, GuestFile, Initramfs, InitramfsSpec, Kernel, Module, Progress, REDIS,
     STRESS_NG, Toolchain,
 };
 
@@ -28,6 +28,19 @@ pub enum Extras {
     Pager,
     /// What a guest with a disk needs.
     Disk,
+    /// The same and fio, whose libraries are larger than all else.
+    Fio,
+}
+
+impl Extras {
+    /// All of them, the smallest first.
+    pub const ALL: [Self; 5] = [
+        Self::None,
+        Self::Disk,
+        Self::Pager,
+        Self::Workloads,
+        Self::Fio,
+    ];
 }
 
 /// Files and programs, ready for use.
@@ -122,6 +135,7 @@ fn spec(workload: &Path, agent: &Path, extras: Extras) -> Result<InitramfsSpec> 
         Extras::Workloads => vec![STRESS_NG[0].to_owned(), REDIS[0].to_owned()],
         // To make a file system.
         Extras::Disk => vec!["usr/sbin/mke2fs".to_owned()],
+        Extras::Fio => vec![FIO[0].to_owned()],
         Extras::Pager => {
             for (name, path) in build::pager_programs()? {
                 files.push(file(name, path));
@@ -130,7 +144,7 @@ fn spec(workload: &Path, agent: &Path, extras: Extras) -> Result<InitramfsSpec> 
         }
     };
     let modules = match extras {
-        Extras::Disk => vec!["virtio_blk".to_owned(), "dm_flakey".to_owned()],
+        Extras::Disk | Extras::Fio => vec!["virtio_blk".to_owned(), "dm_flakey".to_owned()],
         _ => Vec::new(),
     };
     Ok(InitramfsSpec {

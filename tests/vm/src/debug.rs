@@ -9,7 +9,12 @@ use std::time::Duration;
 /// More words for the kernel's command line: an oops ends the guest at once instead of letting the test
 /// wait for its deadline, every report of KASAN's is printed, lock-ups are called so later, and the timer
 /// is not tested at boot, which an emulated one on a busy host fails.
-pub const CMDLINE: &str = "oops=panic kasan_multi_shot watchdog_thresh=60 no_timer_check";
+///
+/// Pages are cleared when they are allocated, as Debian's kernel does by itself. Without that an emulated
+/// CPU may run what it has translated of a page's earlier bytes: it forgets that when the guest writes to the
+/// page, but does not see the daemon write there, when it brings a swapped page of code back.
+pub const CMDLINE: &str =
+    "oops=panic kasan_multi_shot watchdog_thresh=60 no_timer_check init_on_alloc=1";
 
 /// So many times the stock kernel's time is allowed, for everything.
 pub const PATIENCE: u32 = 6;

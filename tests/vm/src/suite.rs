@@ -10,6 +10,7 @@ mod giving_way;
 mod lifecycle;
 mod memory;
 mod module;
+mod needs_reset;
 mod pager;
 mod several;
 mod stores;
@@ -118,6 +119,12 @@ pub const TESTS: &[Test] = &[
         run: lifecycle::sleeps,
     },
     Test {
+        name: "device_is_reset_when_it_asks_for_it_and_given_up_if_too_often",
+        about: "NEEDS_RESET in the device's status; pages outlive it; eleven in a minute end the device, not the guest",
+        extras: Extras::None,
+        run: needs_reset::asked_for,
+    },
+    Test {
         name: "unbinding_under_load_fails_programs_and_hangs_nobody",
         about: "programs that lose pages are killed, the device can be bound again and works",
         extras: Extras::None,
@@ -176,6 +183,12 @@ pub const TESTS: &[Test] = &[
         about: "targets come, change and go with I/O in flight; the device is unbound and bound; failed writes stay out of the cache",
         extras: Extras::Disk,
         run: cache::alone,
+    },
+    Test {
+        name: "cached_disk_serves_mixes_of_fio",
+        about: "fio reads and writes a cached disk at random and verifies it, past the page cache and with one of a quarter",
+        extras: Extras::Fio,
+        run: cache::mixes,
     },
     Test {
         name: "guest_outlives_a_crash_loop_and_gets_its_pages_by_a_restart",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The clean cache: a `tmem-cache` target in front of a disk of the guest.
 
+mod fio;
 mod scene;
 
 use super::Figure;
@@ -8,6 +9,8 @@ use crate::bench::{Bench, LONG, QUICK, number};
 use anyhow::{Context, Result, ensure};
 use scene::{Scene, Status};
 use std::time::Duration;
+
+pub(super) use fio::mixes;
 
 /// Environment variable with the blocks to be checked; 10 million take hours on an emulated CPU.
 const BLOCKS_VARIABLE: &str = "TMEM_CACHE_BLOCKS";

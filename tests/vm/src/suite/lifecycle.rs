@@ -160,7 +160,7 @@ pub(super) fn in_flight_at_a_reset(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     ])
 }
 
-fn wait_for_resets(guest: &mut Guest, resets: u64) -> Result<()> {
+pub(super) fn wait_for_resets(guest: &mut Guest, resets: u64) -> Result<()> {
     let start = Instant::now();
     loop {
         let done = Figures::of(guest)?.driver("resets")?;
@@ -176,7 +176,7 @@ fn wait_for_resets(guest: &mut Guest, resets: u64) -> Result<()> {
 }
 
 /// The name of the guest's (first) virtio-tmem device on its bus.
-fn virtio_device(guest: &mut Guest) -> Result<String> {
+pub(super) fn virtio_device(guest: &mut Guest) -> Result<String> {
     let command = "grep -il d0000000d /sys/bus/virtio/devices/*/modalias | head -n 1";
     let path = guest.run(command, QUICK)?.ok()?.text();
     let name = path

@@ -18,6 +18,7 @@
 //! tmem-workload tree  --path FOLDER --mib 96 --seed 7 --do make|scan
 //! tmem-workload dm    --do create|load|suspend|resume|remove|message|status --name NAME
 //!                     [--table TEXT] [--text WORDS]
+//! tmem-workload wrong --device virtio0
 //! ```
 //! Each prints one line, `TMEM-RESULT {...}`, with what it did and `"mismatches"`; the exit code is
 //! 0 only if all that was asked for was done and nothing differed.
@@ -35,6 +36,7 @@ mod region;
 mod report;
 mod stamps;
 mod tree;
+mod wrong;
 
 use options::Options;
 use std::process::ExitCode;
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
     let Some(name) = arguments.next() else {
         eprintln!(
             "tmem-workload: name a workload: pages, probe, clock, fork, storm, file, redis-fill, \
-             redis-check, disk, reads, tree, dm"
+             redis-check, disk, reads, tree, dm, wrong"
         );
         return ExitCode::from(2);
     };
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         "reads" => disk::reads(&options),
         "tree" => tree::run(&options),
         "dm" => dm::run(&options),
+        "wrong" => wrong::run(&options),
         other => Err(format!("there is no workload {other}")),
     });
     match outcome {

@@ -45,11 +45,21 @@ pub(super) struct Scene {
 impl Scene {
     /// Boots it all; the target has `words` behind its disk.
     pub(super) fn set(bench: &Bench<'_>, mib: u64, words: &str) -> Result<Self> {
+        Self::set_in(bench, MEMORY_MIB, mib, words)
+    }
+
+    /// The same in a guest with so much memory.
+    pub(super) fn set_in(
+        bench: &Bench<'_>,
+        memory_mib: u32,
+        mib: u64,
+        words: &str,
+    ) -> Result<Self> {
         let disk = tempfile::NamedTempFile::new().context("Cannot create a disk")?;
         File::set_len(disk.as_file(), mib << 20).context("Cannot size the disk")?;
         let daemon = bench.daemon_with(&["vm0"], &format!("crash_limit = {}", u32::MAX), false)?;
         daemon.tell(&["guest", "limit", "vm0", "--grant", GRANT])?;
-        let guest = bench.boot_with_disk(&daemon, "vm0", MEMORY_MIB, disk.path())?;
+        let guest = bench.boot_with_disk(&daemon, "vm0", memory_mib, disk.path())?;
         let mut scene = Self {
             daemon,
             guest,
@@ -123,12 +133,25 @@ impl Scene {
                 &format!(
                     "mke2fs -q -t ext4 -b 4096 -E nodiscard {MAPPED} && mount {MAPPED} /mnt && \
                      tmem-workload tree --do make --path /mnt --mib {mib} --seed {seed} && \
-                     mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && \
-                     echo +memory >/sys/fs/cgroup/cgroup.subtree_control && \
-                     mkdir /sys/fs/cgroup/scan && echo {memory_mib}M >/sys/fs/cgroup/scan/memory.max && \
                      umount /mnt && mount -o noatime {MAPPED} /mnt"
                 ),
                 LONG,
+            )?
+            .ok()?;
+        self.make_group(memory_mib)
+    }
+
+    /// A group of programs with little memory, `scan`.
+    pub(super) fn make_group(&mut self, memory_mib: u64) -> Result<()> {
+        self.guest
+            .run(
+                &format!(
+                    "mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && \
+                     echo +memory >/sys/fs/cgroup/cgroup.subtree_control && \
+                     mkdir /sys/fs/cgroup/scan && \
+                     echo {memory_mib}M >/sys/fs/cgroup/scan/memory.max"
+                ),
+                QUICK,
             )?
             .ok()?;
         Ok(())
