@@ -3,6 +3,7 @@
 //! them with the root's libraries. So host paths, sockets and devices are simply there, and no
 //! rights are needed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ const OLDEST_QEMU: (u32, u32) = (10, 2);
 const FIRMWARE: [&str; 3] = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// Libraries of libraries of fio, which are found in a guest by a path that begins at its root.
+const CEPH_LIBRARIES: &str = "usr/lib/x86_64-linux-gnu/ceph";
 
 impl Toolchain {
     /// A command that starts `qemu-system-x86_64`: the host's own when it is new enough (10.2),
@@ -79,9 +82,11 @@ impl Toolchain {
     /// The root's loader, set to find the root's libraries and no others.
     fn loader(&self) -> Command {
         let mut command = Command::new(self.root().join("lib64/ld-linux-x86-64.so.2"));
+        let folders = [LIBRARIES, CEPH_LIBRARIES];
+        let folders = folders.map(|folder| self.root().join(folder).into_os_string());
         command
             .args(["--inhibit-cache", "--library-path"])
-            .arg(self.root().join(LIBRARIES));
+            .arg(folders.join(OsStr::new(":")));
         command
     }
 

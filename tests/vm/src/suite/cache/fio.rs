@@ -100,19 +100,19 @@ pub(in crate::suite) fn mixes(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let status = scene.status()?;
     ensure!(status.of("corrupt")? == 0, "{status:?}");
     figures.push(("invalidated", status.of("invalidated")?));
+    // That fio would have found a wrong block.
+    let spoil = format!("dd if=/dev/zero of={MAPPED} bs=4k count=1 seek=7 oflag=direct");
+    scene.guest.run(&spoil, LONG)?.ok()?;
+    let verify = "--name=mix --rw=randrw --rwmixread=100 --bs=4k --direct=1";
+    let spoilt = scene.guest.run(&command(verify, bench.seed), LONG)?;
+    ensure!(spoilt.status != 0, "fio overlooked a block of zeroes");
     scene.end()?;
     Ok(figures)
 }
 
 /// Runs one job in the group with little memory; gives what fio says of it.
 fn run(scene: &mut Scene, job: &str, seed: u64) -> Result<Value> {
-    // fio's seeds are of 64 bits, its numbers are signed.
-    let seed = seed >> 1;
-    let command = format!(
-        "sh -c 'echo $$ >/sys/fs/cgroup/scan/cgroup.procs && exec {JOB} --filename={MAPPED} \
-         --size={DISK_MIB}m --randseed={seed} {job}'"
-    );
-    let output = scene.guest.run(&command, LONG)?.ok()?;
+    let output = scene.guest.run(&command(job, seed), LONG)?.ok()?;
     // It may warn of something before.
     let text = output.text();
     let json = text.find('{').and_then(|at| text.get(at..));
@@ -122,6 +122,16 @@ fn run(scene: &mut Scene, job: &str, seed: u64) -> Result<Value> {
     let job = report["jobs"][0].clone();
     ensure!(job["error"] == 0, "fio failed: {json}");
     Ok(job)
+}
+
+/// What runs a job in the group with little memory.
+fn command(job: &str, seed: u64) -> String {
+    // fio's seeds are of 64 bits, its numbers are signed.
+    let seed = seed >> 1;
+    format!(
+        "sh -c 'echo $$ >/sys/fs/cgroup/scan/cgroup.procs && exec {JOB} --filename={MAPPED} \
+         --size={DISK_MIB}m --randseed={seed} {job}'"
+    )
 }
 
 /// A number of fio's; what is behind its point is cut off.
