@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use tmem_bench::{
     DeviceOptions, Figures, PoliciesOptions, Report, Row, StoreOptions, StorePart, TiersOptions,
 };
-use tmem_vm_tests::build;
 use vm_images::{Cache, Consent, Prereqs, Progress, Toolchain};
 
 use crate::programs::Programs;
@@ -137,12 +136,11 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
 
 /// Runs this command again, in a program that is built for release.
 fn in_release() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["run", "--quiet", "--release", "--package", "xtask", "--"])
+    let [xtask] = tmem_programs::host_programs(["xtask"])?;
+    let status = Command::new(&xtask)
         .args(std::env::args_os().skip(1))
         .status()
-        .context("Cannot run cargo")?;
+        .with_context(|| format!("Cannot run {}", xtask.display()))?;
     if !status.success() {
         bail!("The benchmark built for release failed: {status}");
     }
@@ -151,7 +149,7 @@ fn in_release() -> Result<()> {
 
 /// The area `device`, with our daemon as it is built now.
 fn device(arguments: &Arguments, consent: Consent) -> Result<Report> {
-    let [daemon] = build::host_programs(["vhost-device-tmem"])?;
+    let [daemon] = tmem_programs::host_programs(["vhost-device-tmem"])?;
     let scripts = tempfile::tempdir().context("Cannot make a temporary folder")?;
     let peer = match &arguments.peer {
         Some(peer) => peer.clone(),
@@ -167,7 +165,7 @@ fn device(arguments: &Arguments, consent: Consent) -> Result<Report> {
 
 /// The area `store`, with our server as it is built now.
 fn store(arguments: &Arguments, consent: Consent) -> Result<Report> {
-    let [server] = build::host_programs(["remote-store"])?;
+    let [server] = tmem_programs::host_programs(["remote-store"])?;
     // The scripts that start the toolchain root's programs are there as long as this is.
     let programs = match Programs::ensure(consent) {
         Ok(programs) => Some(programs),

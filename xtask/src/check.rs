@@ -128,7 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    succeed(workspace::cargo().args(arguments))
+    succeed(tmem_programs::cargo().args(arguments))
 }
 
 /// Cargo's own check does not see modules that a macro declares, as that of the policies does.
@@ -172,7 +172,7 @@ fn output(command: &mut Command) -> Result<String> {
 
 fn docs() -> Result<()> {
     succeed(
-        workspace::cargo()
+        tmem_programs::cargo()
             .args([
                 "doc",
                 "--workspace",
@@ -187,13 +187,13 @@ fn docs() -> Result<()> {
 fn conformance_guest() -> Result<()> {
     let manifest = ["--manifest-path", "tests/conformance-guest/Cargo.toml"];
     succeed(
-        workspace::cargo()
+        tmem_programs::cargo()
             .arg("fmt")
             .args(manifest)
             .args(["--", "--check"]),
     )?;
     succeed(
-        workspace::cargo()
+        tmem_programs::cargo()
             .arg("clippy")
             .args(manifest)
             .args(["--target-dir", "target/conformance/check"])
@@ -202,7 +202,7 @@ fn conformance_guest() -> Result<()> {
 }
 
 fn arrows() -> Result<()> {
-    let tree = output(workspace::cargo().args([
+    let tree = output(tmem_programs::cargo().args([
         "tree",
         "--package",
         "tmem-pages",

@@ -158,7 +158,7 @@ fn daemon(progress: &Progress) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let step = progress.step("Daemon");
-    let [daemon] = tmem_vm_tests::build::host_programs(["vhost-device-tmem"])?;
+    let [daemon] = tmem_programs::host_programs(["vhost-device-tmem"])?;
     step.done("built");
     Ok(daemon)
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tmem_vm_tests::artifacts::{Artifacts, Extras};
-use tmem_vm_tests::bench::Figures;
+use tmem_vm_tests::bench::available_mib;
 use tmem_vm_tests::daemon::{Daemon, Setup};
 use tmem_vm_tests::guest::Guest;
 use tmem_vm_tests::vmm::{Lines, Machine, Qemu, TmemDevice, Vmm};
@@ -177,7 +177,7 @@ impl Stage {
     }
 
     fn play(mut self, started: Instant, progress: &Progress) -> Result<Report> {
-        let free_mib = Figures::of(&mut self.guest)?.available_mib(100)?;
+        let free_mib = available_mib(&self.guest, 100)?;
         let need_mib = free_mib * NEED_FACTOR;
         progress.line(&format!(
             "{free_mib} MiB are free in the guest; each workload needs {need_mib} MiB"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask sim`: the real client and stores in a simulated network, under faults.
 
-use anyhow::{Context, Result, ensure};
+use std::process::Command;
 
-use crate::workspace;
+use anyhow::{Context, Result, ensure};
 
 /// Run the replicated stores in a simulated network, where a seed decides all that goes wrong.
 ///
@@ -32,16 +32,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut command = workspace::cargo();
     // Built for release: it is a matter of many seeds.
-    command.args([
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        "tmem-store-tests",
-    ]);
-    command.args(["--bin", "tmem-sim", "--"]);
+    let [simulation] = tmem_programs::host_programs(["tmem-sim"])?;
+    let mut command = Command::new(simulation);
     let numbers = [("--seeds", arguments.seeds), ("--seed", arguments.seed)];
     for (name, number) in numbers {
         if let Some(number) = number {
@@ -60,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             command.arg(name);
         }
     }
-    let status = command.status().context("Cannot run cargo")?;
+    let status = command.status().context("Cannot run the simulation")?;
     ensure!(status.success(), "The simulation failed: {status}");
     Ok(())
 }

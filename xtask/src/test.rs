@@ -10,7 +10,7 @@ use tmem_vm_tests::{Options, run_all};
 use vm_images::{Consent, Flavour, Prereqs, Progress};
 
 use crate::programs::Programs;
-use crate::{conformance, sim, workspace};
+use crate::{conformance, sim};
 
 /// Seeds of the stores' simulation.
 const SEEDS: u64 = 500;
@@ -114,7 +114,7 @@ fn crates(programs: &Programs) -> Result<()> {
     for run in runs {
         progress.line(&format!("cargo {}", run.join(" ")));
         let status = programs
-            .tell(&mut workspace::cargo())
+            .tell(&mut tmem_programs::cargo())
             .args(*run)
             .status()
             .context("Cannot start cargo")?;

@@ -2,7 +2,6 @@
 //! Where things lie in the working tree.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {
@@ -13,12 +12,4 @@ pub(crate) fn root() -> PathBuf {
 /// The folder of the guest driver's sources.
 pub(crate) fn driver() -> PathBuf {
     root().join("guest-driver")
-}
-
-/// The cargo that runs this program, in the workspace's folder.
-pub(crate) fn cargo() -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.current_dir(root());
-    command
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! All that a guest needs before it starts: kernel, initial file system, QEMU, programs.
 
-use crate::build;
 use crate::daemon::Programs;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -76,22 +75,22 @@ impl Artifacts {
     ) -> Result<Self> {
         let step = progress.step("Daemon, tmemctl, store, agent and workload");
         let [daemon, tmemctl, remote_store] =
-            build::host_programs(["vhost-device-tmem", "tmemctl", "remote-store"])?;
-        let workload = build::workload()?;
-        let agent = build::agent()?;
+            tmem_programs::host_programs(["vhost-device-tmem", "tmemctl", "remote-store"])?;
+        let workload = tmem_programs::workload()?;
+        let agent = tmem_programs::agent()?;
         step.done("built");
 
         let cache = Cache::open()?;
         let toolchain = Toolchain::ensure(&cache, progress)?;
         let kernel = Kernel::of(flavour, &toolchain, None)?;
-        let module = Module::build(&kernel, &build::workspace().join("guest-driver"))?;
+        let module = Module::build(&kernel, &tmem_programs::workspace().join("guest-driver"))?;
         let spec = spec(&workload, &agent, extras)?;
         let initramfs = Initramfs::build(&toolchain, &kernel, &module, &spec)?;
 
         // Programs lie in TARGET/release; the logs go beside that.
         let target = daemon.ancestors().nth(2);
         let logs = target
-            .unwrap_or_else(|| build::workspace())
+            .unwrap_or_else(|| tmem_programs::workspace())
             .join("guests")
             .join(purpose);
         std::fs::create_dir_all(&logs)
@@ -137,7 +136,7 @@ fn spec(workload: &Path, agent: &Path, extras: Extras) -> Result<InitramfsSpec> 
         Extras::Disk => vec!["usr/sbin/mke2fs".to_owned()],
         Extras::Fio => vec![FIO[0].to_owned()],
         Extras::Pager => {
-            for (name, path) in build::pager_programs()? {
+            for (name, path) in tmem_programs::pager_programs()? {
                 files.push(file(name, path));
             }
             Vec::new()

@@ -24,6 +24,8 @@ const CPUS: u32 = 2;
 pub const QUICK: Duration = Duration::from_secs(60);
 /// Time for a workload on an emulated CPU of a busy machine.
 pub const LONG: Duration = Duration::from_secs(240);
+/// What a guest says when it has booted, before the time and the memory that programs may have.
+const UP: &str = "guest: up after ";
 /// Time for freed pages to be flushed.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Page 0 of a swap area holds its header: it is on the host, but no part of what is swapped.
@@ -256,14 +258,6 @@ impl Figures {
         number(&self.0["driver"], name)
     }
 
-    /// `percent` of the memory that is free for programs, in MiB.
-    ///
-    /// # Errors
-    /// If the guest did not tell.
-    pub fn available_mib(&self, percent: u64) -> Result<u64> {
-        Ok(self.kernel("available_kib")? * percent / 100 / 1024)
-    }
-
     /// Pages of the swap area that are in use.
     ///
     /// # Errors
@@ -271,6 +265,21 @@ impl Figures {
     pub fn swap_used_pages(&self) -> Result<u64> {
         Ok(self.kernel("swap_used_kib")? * 1024 / tmem_admin_api::PAGE_BYTES)
     }
+}
+
+/// `percent` of the memory that was free for programs when the guest had booted, in MiB. Later the kernel
+/// may say less for a while: what it reports as free, it sets aside until the host has heard.
+///
+/// # Errors
+/// If the guest did not tell.
+pub fn available_mib(guest: &Guest, percent: u64) -> Result<u64> {
+    let log = guest.log();
+    let line = log.lines().rev().find(|line| line.contains(UP));
+    let kib = line.and_then(|line| line.rsplit_once(", ")?.1.split(' ').next());
+    let kib: u64 = kib
+        .and_then(|kib| kib.parse().ok())
+        .context("The guest did not say how much memory it has")?;
+    Ok(kib * percent / 100 / 1024)
 }
 
 /// How long gets took so far, as the driver saw it: from debugfs, in its buckets.

@@ -13,13 +13,12 @@
 //!                           │         ├─ klog      what a kernel's log must not hold
 //!                           │         └─ scenarios/ and tmem-workload, in the initial file system
 //!                           └─ load ─── stall      programs that swap on and on; what they feel
-//! artifacts ── build        made once a run, by vm-images and cargo
+//! artifacts                 made once a run, by vm-images and cargo
 //! ```
 //! Start reading at [`runner`], then [`suite`].
 
 pub mod artifacts;
 pub mod bench;
-pub mod build;
 pub mod daemon;
 pub mod debug;
 pub mod guest;

@@ -2,7 +2,7 @@
 //! Programs in a guest that go on for as long as a test wants: some outgrow the memory and swap all
 //! the time, with a probe beside them; or one that holds its pages still.
 
-use crate::bench::{Figures, LONG, QUICK, clean_result, number};
+use crate::bench::{Figures, LONG, QUICK, available_mib, clean_result, number};
 use crate::guest::Guest;
 use crate::stall::Slow;
 use anyhow::{Context, Result, ensure};
@@ -43,10 +43,9 @@ pub struct Report {
 /// # Errors
 /// If they do not within two minutes.
 pub fn start(guest: &mut Guest, seed: u64) -> Result<()> {
-    let fresh = Figures::of(guest)?;
     let (stress, pages) = (
-        fresh.available_mib(STRESS_PERCENT)?,
-        fresh.available_mib(PAGES_PERCENT)?,
+        available_mib(guest, STRESS_PERCENT)?,
+        available_mib(guest, PAGES_PERCENT)?,
     );
     // The guest's shell counts with signed numbers.
     let seed = seed >> 2;

@@ -248,8 +248,7 @@ pub(crate) fn program(package: &str, variable: &str) -> PathBuf {
     // target/PROFILE/deps/this-test
     let test = env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = tmem_programs::cargo();
     // With the features that the tests of all crates were built with: hardly anything is left to build.
     build.args(["build", "--quiet", "--workspace", "--bin", package]);
     build.arg("--target-dir");

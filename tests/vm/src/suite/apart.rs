@@ -2,7 +2,7 @@
 //! Two guests of one daemon.
 
 use super::Figure;
-use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, clean_result, settled, swap_on};
+use crate::bench::{Bench, LONG, MEMORY_MIB, available_mib, clean_result, settled, swap_on};
 use crate::load;
 use anyhow::{Result, ensure};
 
@@ -18,7 +18,7 @@ pub(super) fn two_guests(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     swap_on(&mut second)?;
 
     // The first guest's process stays, so that its pages are on the host when the second leaves.
-    let mib = Figures::of(&mut first)?.available_mib(140)?;
+    let mib = available_mib(&first, 140)?;
     let seed = bench.seed;
     load::start_holding(&mut first, mib, seed)?;
     let other_seed = seed.wrapping_add(1);

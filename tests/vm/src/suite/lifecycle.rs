@@ -3,7 +3,9 @@
 
 use super::Figure;
 use super::worker::scene::Scene;
-use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, QUICK, number, settled, swap_on, workload};
+use crate::bench::{
+    Bench, Figures, LONG, MEMORY_MIB, QUICK, available_mib, number, settled, swap_on, workload,
+};
 use crate::guest::Guest;
 use crate::load;
 use anyhow::{Context, Result, ensure};
@@ -191,7 +193,7 @@ pub(super) fn virtio_device(guest: &mut Guest) -> Result<String> {
 /// has any.
 pub(super) fn sleeps(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
-    let mib = Figures::of(&mut guest)?.available_mib(130)?;
+    let mib = available_mib(&guest, 130)?;
     load::start_holding(&mut guest, mib, bench.seed)?;
     load::wait_until_held(&mut guest)?;
     let held = settled(&daemon, &mut guest, "vm0")?;
@@ -297,7 +299,7 @@ pub(super) fn unbound_under_load(bench: &Bench<'_>) -> Result<Vec<Figure>> {
             .ok()?;
         swap_on(&mut guest)?;
     }
-    let mib = Figures::of(&mut guest)?.available_mib(130)?;
+    let mib = available_mib(&guest, 130)?;
     let result = workload(
         &mut guest,
         &format!("pages --mib {mib} --seed {} --passes 0", bench.seed),
@@ -347,7 +349,7 @@ pub(super) fn modes_compared(bench: &Bench<'_>) -> Result<Vec<Figure>> {
             .run(&format!("tmem-swap-on synchronous={mode}"), QUICK)?
             .ok()?;
         let before = large_folios_in(&mut guest)?;
-        let mib = Figures::of(&mut guest)?.available_mib(140)?;
+        let mib = available_mib(&guest, 140)?;
         let result = workload(
             &mut guest,
             &format!(

@@ -2,14 +2,14 @@
 //! Shapes of memory: shared by fork, huge, small.
 
 use super::Figure;
-use crate::bench::{Bench, Figures, QUICK, number, settled, workload};
+use crate::bench::{Bench, Figures, QUICK, available_mib, number, settled, workload};
 use crate::guest::Guest;
 use anyhow::{Result, ensure};
 
 /// A parent with most of the free memory and three children, each rewriting its share.
 pub(super) fn fork(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
-    let mib = Figures::of(&mut guest)?.available_mib(80)?;
+    let mib = available_mib(&guest, 80)?;
     let result = workload(
         &mut guest,
         &format!("fork --mib {mib} --seed {} --children 3", bench.seed),
@@ -55,7 +55,7 @@ fn with_huge_pages(
 ) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
     set_huge_pages(&mut guest, system)?;
-    let mib = Figures::of(&mut guest)?.available_mib(150)?;
+    let mib = available_mib(&guest, 150)?;
     let result = workload(
         &mut guest,
         &format!(

@@ -2,7 +2,7 @@
 //! Loading and unloading the driver.
 
 use super::Figure;
-use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, QUICK, settled, workload};
+use crate::bench::{Bench, LONG, MEMORY_MIB, QUICK, available_mib, settled, workload};
 use crate::load;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -66,13 +66,12 @@ pub(super) fn loads_and_unloads(bench: &Bench<'_>) -> Result<Vec<Figure>> {
 pub(super) fn in_use_stays(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
     let seed = bench.seed;
-    let fresh = Figures::of(&mut guest)?;
     let empty = daemon.pages("vm0")?;
     // One process takes 2/5 of the memory and waits; another takes more than all of it and ends.
-    let held_mib = fresh.available_mib(40)?;
+    let held_mib = available_mib(&guest, 40)?;
     load::start_holding(&mut guest, held_mib, seed)?;
     load::wait_until_held(&mut guest)?;
-    let hog_mib = fresh.available_mib(130)?;
+    let hog_mib = available_mib(&guest, 130)?;
     workload(
         &mut guest,
         &format!(

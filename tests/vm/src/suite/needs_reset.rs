@@ -3,7 +3,9 @@
 
 use super::Figure;
 use super::lifecycle::{virtio_device, wait_for_resets};
-use crate::bench::{Bench, Figures, LONG, QUICK, number, settled, swap_on, workload};
+use crate::bench::{
+    Bench, Figures, LONG, QUICK, available_mib, number, settled, swap_on, workload,
+};
 use crate::guest::Guest;
 use crate::load;
 use anyhow::{Result, ensure};
@@ -29,7 +31,7 @@ const HELD_MIN: u64 = 4000;
 pub(super) fn asked_for(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
     let device = virtio_device(&mut guest)?;
-    let mib = Figures::of(&mut guest)?.available_mib(130)?;
+    let mib = available_mib(&guest, 130)?;
     load::start_holding(&mut guest, mib, bench.seed)?;
     load::wait_until_held(&mut guest)?;
     let held = settled(&daemon, &mut guest, "vm0")?;
@@ -87,7 +89,7 @@ pub(super) fn asked_for(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let left = daemon.pages("vm0")?;
     ensure!(left == 0, "The host holds {left} pages of a dead device");
     swap_on(&mut guest)?;
-    let mib = Figures::of(&mut guest)?.available_mib(130)?;
+    let mib = available_mib(&guest, 130)?;
     let after = workload(
         &mut guest,
         &format!("pages --mib {mib} --seed {} --passes 0", bench.seed >> 1),

@@ -3,7 +3,7 @@
 //! that what the guest has on the host can shrink.
 
 use super::Figure;
-use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, QUICK, number};
+use crate::bench::{Bench, Figures, LONG, MEMORY_MIB, QUICK, available_mib, number};
 use crate::daemon::Daemon;
 use crate::guest::Guest;
 use crate::load;
@@ -132,7 +132,7 @@ fn swap_on_all(guest: &mut Guest, disks: &[&str], parameters: &str) -> Result<()
 
 /// Starts a program with more pages than the guest has memory, which holds them.
 fn hold(guest: &mut Guest, seed: u64) -> Result<()> {
-    let mib = Figures::of(guest)?.available_mib(130)?;
+    let mib = available_mib(guest, 130)?;
     load::start_holding(guest, mib, seed)?;
     load::wait_until_held(guest)
 }

@@ -2,7 +2,7 @@
 //! Programs that outgrow the guest's memory, and what is left on the host when they are gone.
 
 use super::Figure;
-use crate::bench::{Bench, Figures, LONG, number, settled, workload};
+use crate::bench::{Bench, Figures, LONG, available_mib, number, settled, workload};
 use crate::daemon::Daemon;
 use crate::guest::Guest;
 use anyhow::{Result, ensure};
@@ -11,7 +11,7 @@ use tmem_admin_api::{Op, PageResult};
 /// One process with 1.6 times the free memory, in random order.
 pub(super) fn pages_come_back(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
-    let mib = Figures::of(&mut guest)?.available_mib(160)?;
+    let mib = available_mib(&guest, 160)?;
     let result = workload(
         &mut guest,
         &format!("pages --mib {mib} --seed {} --passes 1", bench.seed),
@@ -100,7 +100,7 @@ fn accounts_add_up(daemon: &Daemon) -> Result<()> {
 /// A file of 1.4 times the free memory, written to a tmpfs, then read back twice.
 pub(super) fn tmpfs_file(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
-    let mib = Figures::of(&mut guest)?.available_mib(140)?;
+    let mib = available_mib(&guest, 140)?;
     let result = workload(
         &mut guest,
         &format!(
@@ -130,7 +130,7 @@ pub(super) fn tmpfs_file(bench: &Bench<'_>) -> Result<Vec<Figure>> {
 /// Processes that fill 1.5 times the free memory together and end, round after round.
 pub(super) fn process_storm(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let (daemon, mut guest) = bench.swapping()?;
-    let mib = Figures::of(&mut guest)?.available_mib(150)?;
+    let mib = available_mib(&guest, 150)?;
     let result = workload(
         &mut guest,
         &format!(

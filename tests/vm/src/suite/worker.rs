@@ -5,7 +5,7 @@
 pub(super) mod scene;
 
 use super::Figure;
-use crate::bench::{Bench, Figures, QUICK, settled};
+use crate::bench::{Bench, QUICK, available_mib, settled};
 use crate::load;
 use crate::stall::median_and_max;
 use anyhow::{Context, Result, ensure};
@@ -199,7 +199,7 @@ pub(super) fn all_killed(bench: &Bench<'_>) -> Result<Vec<Figure>> {
 pub(super) fn given_up(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let daemon = bench.daemon_with(&["vm0"], &format!("crash_limit = {CRASH_LIMIT}"), false)?;
     let (daemon, mut guest) = bench.swapping_to(daemon)?;
-    let mib = Figures::of(&mut guest)?.available_mib(150)?;
+    let mib = available_mib(&guest, 150)?;
     load::start_holding(&mut guest, mib, bench.seed)?;
     load::wait_until_held(&mut guest)?;
     let held = settled(&daemon, &mut guest, "vm0")?;

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Builds this workspace's own programs by cargo, and finds where cargo put them.
+//!
+//! Whoever asks, cargo sees the same: programs are built with the features that all crates of the workspace
+//! want together, and without the variables that cargo sets for the program that asks. Otherwise crates
+//! would be built anew whenever somebody else asks.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +12,7 @@ use std::process::{Command, Stdio};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// cargo does not run.
-    #[error("Cannot run {}", cargo().display())]
+    #[error("Cannot run {}", program().display())]
     Cargo(#[source] std::io::Error),
     /// The build failed; cargo has told why.
     #[error("`cargo {0}` failed; its messages are above")]
@@ -28,7 +32,7 @@ pub enum Error {
 /// # Errors
 /// If the build fails.
 pub fn host_programs<const N: usize>(programs: [&'static str; N]) -> Result<[PathBuf; N], Error> {
-    let mut arguments = vec!["build", "--release"];
+    let mut arguments = vec!["build", "--release", "--workspace"];
     for program in programs {
         arguments.extend(["--bin", program]);
     }
@@ -40,7 +44,7 @@ pub fn host_programs<const N: usize>(programs: [&'static str; N]) -> Result<[Pat
 /// # Errors
 /// If the build fails.
 pub fn workload() -> Result<PathBuf, Error> {
-    static_program(env!("CARGO_PKG_NAME"), "tmem-workload")
+    static_program("tmem-workload", "tmem-workload")
 }
 
 /// The guest's agent, linked in the same way.
@@ -88,7 +92,24 @@ pub fn workspace() -> &'static Path {
     here.ancestors().nth(2).unwrap_or(here)
 }
 
-fn cargo() -> PathBuf {
+/// The cargo that runs this program, in the workspace's folder.
+///
+/// It does not hear of the package that runs: build scripts that ask to be run again when the name of their
+/// own package changes, as that of *ring* does, would see another one each time.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut command = Command::new(program());
+    command.current_dir(workspace());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+fn program() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
@@ -98,8 +119,7 @@ fn run<const N: usize>(
     last: &[&str],
     programs: [&'static str; N],
 ) -> Result<[PathBuf; N], Error> {
-    let output = Command::new(cargo())
-        .current_dir(workspace())
+    let output = cargo()
         .args(arguments)
         .args(["--quiet", "--message-format=json-render-diagnostics"])
         .args(last)
@@ -153,6 +173,15 @@ mod tests {
 
     #[test]
     fn workspace_holds_this_crate() {
-        assert!(workspace().join("tests/vm/src/build.rs").exists());
+        assert!(workspace().join("tests/programs/src/lib.rs").exists());
+    }
+
+    #[test]
+    fn cargo_hears_nothing_of_this_package() {
+        // cargo sets it for a test as well.
+        let name = std::ffi::OsStr::new("CARGO_PKG_NAME");
+        assert!(std::env::var_os(name).is_some());
+        let removed = (name, None);
+        assert!(cargo().get_envs().any(|variable| variable == removed));
     }
 }
