@@ -5,12 +5,13 @@
 //! Writers have areas of their own, so that a sector has one writer at a time; besides writing blocks
 //! they write single sectors, zero and discard ranges, and flush. Readers read anywhere. With
 //! `--direct 1` all of them go past the page cache, with memory that begins at a page or not; with
-//! `--direct 0` all go through it, and one thread keeps dropping it.
+//! `--direct 0` all go through it, and one thread keeps dropping it. The page cache lets a read pass a write
+//! half-way: then a sector may be of several versions, but of none that is too old.
 
 use crate::options::Options;
 use crate::pattern::Words;
 use crate::report::{Report, elapsed_ms};
-use crate::stamps::{self, Ledger, SECTOR, SECTORS_PER_BLOCK};
+use crate::stamps::{self, Content, Ledger, SECTOR, SECTORS_PER_BLOCK};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -59,6 +60,7 @@ struct Run<'a> {
     over: &'a AtomicBool,
     checked: &'a AtomicU64,
     mismatches: &'a AtomicU64,
+    torn: &'a AtomicU64,
 }
 
 impl Run<'_> {
@@ -106,8 +108,11 @@ impl Run<'_> {
             .read_exact_at(buffer, sector * SECTOR as u64)
             .map_err(|error| format!("cannot read at sector {sector}: {error}"))?;
         for ((at, bytes), floor) in (sector..).zip(buffer.chunks_exact(SECTOR)).zip(floors) {
-            let content = stamps::look(bytes, self.seed, at);
-            if !self.ledger.allows(at, floor, content) {
+            let content = stamps::look(bytes, self.seed, at, self.ledger.newest());
+            if matches!(content, Content::Torn { .. }) {
+                self.torn.fetch_add(1, Ordering::Relaxed);
+            }
+            if !self.ledger.allows(at, floor, content, !self.direct) {
                 let told = self.mismatches.fetch_add(1, Ordering::Relaxed);
                 if told < TOLD {
                     eprintln!(
@@ -222,8 +227,8 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     }
 
     let ledger = Ledger::new(sectors);
-    let (over, checked, mismatches) =
-        (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let over = AtomicBool::new(false);
+    let [checked, mismatches, torn] = [const { AtomicU64::new(0) }; 3];
     let new = || -> Result<Run<'_>, String> {
         Ok(Run {
             file: open(&path, direct)?,
@@ -234,6 +239,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
             over: &over,
             checked: &checked,
             mismatches: &mismatches,
+            torn: &torn,
         })
     };
     let first = new()?;
@@ -283,6 +289,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     let mut report = Report::default();
     report.mismatches = mismatches.into_inner();
     report.count("blocks", checked.into_inner());
+    report.count("torn", torn.into_inner());
     report.count("writes", writes);
     report.count("cache_drops", drops);
     report.count("read_ms", read_ms);

@@ -3,7 +3,8 @@
 //! oldest version that a reader may still meet.
 //!
 //! A sector's words follow from its place, its version and the seed, so that a sector that
-//! comes back in another's place, torn, or of another version is seen.
+//! comes back in another's place, torn, or of another version is seen. Each word but the second tells its
+//! version, so that what a torn sector is made of is seen as well.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,25 +12,75 @@ pub(crate) const SECTOR: usize = 512;
 pub(crate) const SECTORS_PER_BLOCK: u64 = 8;
 const WORDS: usize = SECTOR / 8;
 
+/// What [`mix`] multiplies by; both are odd.
+const FACTORS: [u64; 2] = [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
+/// From one word to the next.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 const fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let value = (value ^ (value >> 30)).wrapping_mul(FACTORS[0]);
+    let value = (value ^ (value >> 27)).wrapping_mul(FACTORS[1]);
     value ^ (value >> 31)
+}
+
+/// What was mixed.
+const fn unmix(value: u64) -> u64 {
+    let value = unshift(value, 31).wrapping_mul(inverse(FACTORS[1]));
+    let value = unshift(value, 27).wrapping_mul(inverse(FACTORS[0]));
+    unshift(value, 30)
+}
+
+/// What became `value` when it was combined with itself shifted by `bits`, at least 22 of them.
+const fn unshift(value: u64, bits: u32) -> u64 {
+    value
+        ^ (value >> bits)
+        ^ (if 2 * bits < 64 {
+            value >> (2 * bits)
+        } else {
+            0
+        })
+}
+
+/// The number that gives 1 with an odd one, by Newton's method: each step doubles the bits that are right.
+const fn inverse(odd: u64) -> u64 {
+    let mut inverse = odd;
+    let mut bits = 3;
+    while bits < 64 {
+        inverse = inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        bits *= 2;
+    }
+    inverse
+}
+
+/// The word `nth` of `sector` in `version`.
+const fn word(nth: usize, seed: u64, sector: u64, version: u64) -> u64 {
+    match nth {
+        0 => version,
+        1 => sector,
+        _ => {
+            let first = mix(seed ^ mix(sector) ^ mix(version).rotate_left(32));
+            first.wrapping_add(STEP.wrapping_mul(nth as u64 - 1))
+        }
+    }
+}
+
+/// The version in which the word `nth` of `sector` is this, if it is one that tells.
+const fn version_of(nth: usize, seed: u64, sector: u64, word: u64) -> Option<u64> {
+    match nth {
+        0 => Some(word),
+        1 => None,
+        _ => {
+            let first = word.wrapping_sub(STEP.wrapping_mul(nth as u64 - 1));
+            let version = unmix(first) ^ seed ^ mix(sector);
+            Some(unmix(version.rotate_right(32)))
+        }
+    }
 }
 
 /// Writes what `sector` holds in `version`.
 pub(crate) fn fill(into: &mut [u8], seed: u64, sector: u64, version: u64) {
-    let mut state = mix(seed ^ mix(sector) ^ mix(version).rotate_left(32));
-    for (nth, word) in into.chunks_exact_mut(8).enumerate() {
-        let value = match nth {
-            0 => version,
-            1 => sector,
-            _ => {
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                state
-            }
-        };
-        word.copy_from_slice(&value.to_le_bytes());
+    for (nth, bytes) in into.chunks_exact_mut(8).enumerate() {
+        bytes.copy_from_slice(&word(nth, seed, sector, version).to_le_bytes());
     }
 }
 
@@ -40,12 +91,18 @@ pub(crate) enum Content {
     Version(u64),
     /// Nothing but zeroes.
     Zeroes,
+    /// Parts of this version and of newer ones up to the second, and perhaps zeroes.
+    Torn {
+        oldest: u64,
+        newest: u64,
+        zeroes: bool,
+    },
     /// Anything else.
     Garbage,
 }
 
-/// Recognises a sector.
-pub(crate) fn look(bytes: &[u8], seed: u64, sector: u64) -> Content {
+/// Recognises a sector. Versions above `newest` there are not.
+pub(crate) fn look(bytes: &[u8], seed: u64, sector: u64, newest: u64) -> Content {
     let mut head = [0; 8];
     head.copy_from_slice(&bytes[..8]);
     let version = u64::from_le_bytes(head);
@@ -56,8 +113,54 @@ pub(crate) fn look(bytes: &[u8], seed: u64, sector: u64) -> Content {
     } else if bytes.iter().all(|byte| *byte == 0) {
         Content::Zeroes
     } else {
-        Content::Garbage
+        torn(bytes, seed, sector, newest).unwrap_or(Content::Garbage)
     }
+}
+
+/// What a sector is made of, if it is made of versions and zeroes alone. Where one ends and another begins, a
+/// word may be of both.
+fn torn(bytes: &[u8], seed: u64, sector: u64, newest: u64) -> Option<Content> {
+    let words: Vec<u64> = (bytes.chunks_exact(8))
+        .map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes))
+        .collect();
+    // Version 0 stands for zeroes: there is no such version.
+    let versions: Vec<Option<u64>> = (words.iter().enumerate())
+        .map(|(nth, word)| {
+            let version = if *word == 0 {
+                Some(0)
+            } else {
+                version_of(nth, seed, sector, *word)
+            };
+            version.filter(|version| *version <= newest)
+        })
+        .collect();
+    let known = |nth: &usize| versions.get(*nth).copied().flatten();
+    for (nth, found) in words.iter().enumerate() {
+        let is_sector = nth == 1 && *found == sector;
+        if is_sector || known(&nth).is_some() {
+            continue;
+        }
+        let before = (0..nth).rev().find_map(|nth| known(&nth))?;
+        let after = (nth + 1..words.len()).find_map(|nth| known(&nth))?;
+        let [before, after] = [before, after].map(|version| match version {
+            0 => 0,
+            version => word(nth, seed, sector, version),
+        });
+        let is_of_both = (1..8).any(|bytes| {
+            let low = (1_u64 << (8 * bytes)) - 1;
+            *found == (before & low) | (after & !low)
+        });
+        if !is_of_both {
+            return None;
+        }
+    }
+    let all = || versions.iter().copied().flatten();
+    let oldest = all().filter(|version| *version > 0).min()?;
+    Some(Content::Torn {
+        oldest,
+        newest: all().max()?,
+        zeroes: all().any(|version| version == 0),
+    })
 }
 
 /// What is known of each sector.
@@ -88,6 +191,11 @@ impl Ledger {
         self.versions.fetch_add(1, Ordering::SeqCst) + 1
     }
 
+    /// The newest version there is.
+    pub(crate) fn newest(&self) -> u64 {
+        self.versions.load(Ordering::SeqCst)
+    }
+
     /// What a read that begins now must not be older than.
     pub(crate) fn floor(&self, sector: u64) -> u64 {
         Self::at(&self.floors, sector).load(Ordering::SeqCst)
@@ -103,20 +211,34 @@ impl Ledger {
         Self::at(&self.zeroed, sector).fetch_max(version, Ordering::SeqCst);
     }
 
-    /// Whether a read that began when the sector's floor was `floor` may return `content`.
-    pub(crate) fn allows(&self, sector: u64, floor: u64, content: Content) -> bool {
+    /// Whether a read that began when the sector's floor was `floor` may return `content`. Only where reads
+    /// go through the page cache, which lets them pass a write half-way, may a sector be `torn`.
+    pub(crate) fn allows(&self, sector: u64, floor: u64, content: Content, torn: bool) -> bool {
         match content {
             Content::Version(version) => {
-                let known = version <= self.versions.load(Ordering::SeqCst);
+                let known = version <= self.newest();
                 if known && version >= floor {
                     self.raise(sector, version);
                 }
                 known && version >= floor
             }
             // Before the first write everything is zero.
-            Content::Zeroes => Self::at(&self.zeroed, sector).load(Ordering::SeqCst) >= floor,
+            Content::Zeroes => self.allows_zeroes(sector, floor),
+            Content::Torn {
+                oldest,
+                newest,
+                zeroes,
+            } => {
+                torn && oldest >= floor
+                    && newest <= self.newest()
+                    && (!zeroes || self.allows_zeroes(sector, floor))
+            }
             Content::Garbage => false,
         }
+    }
+
+    fn allows_zeroes(&self, sector: u64, floor: u64) -> bool {
+        Self::at(&self.zeroed, sector).load(Ordering::SeqCst) >= floor
     }
 }
 
@@ -128,12 +250,12 @@ mod tests {
     fn sector_is_recognised_in_its_place_and_version_alone() {
         let mut bytes = [0; SECTOR];
         fill(&mut bytes, 7, 100, 3);
-        assert_eq!(look(&bytes, 7, 100), Content::Version(3));
-        assert_eq!(look(&bytes, 7, 101), Content::Garbage);
-        assert_eq!(look(&bytes, 8, 100), Content::Garbage);
+        assert_eq!(look(&bytes, 7, 100, 9), Content::Version(3));
+        assert_eq!(look(&bytes, 7, 101, 9), Content::Garbage);
+        assert_eq!(look(&bytes, 8, 100, 9), Content::Garbage);
         bytes[SECTOR - 1] ^= 1;
-        assert_eq!(look(&bytes, 7, 100), Content::Garbage);
-        assert_eq!(look(&[0; SECTOR], 7, 100), Content::Zeroes);
+        assert_eq!(look(&bytes, 7, 100, 9), Content::Garbage);
+        assert_eq!(look(&[0; SECTOR], 7, 100, 9), Content::Zeroes);
     }
 
     #[test]
@@ -141,23 +263,93 @@ mod tests {
         let ledger = Ledger::new(4);
         let (one, two) = (ledger.next_version(), ledger.next_version());
         ledger.raise(1, one);
-        assert!(ledger.allows(1, ledger.floor(1), Content::Version(one)));
+        assert!(ledger.allows(1, ledger.floor(1), Content::Version(one), false));
         // A newer one may be read before it is acknowledged; then it is the floor.
-        assert!(ledger.allows(1, ledger.floor(1), Content::Version(two)));
-        assert!(!ledger.allows(1, ledger.floor(1), Content::Version(one)));
-        assert!(!ledger.allows(1, ledger.floor(1), Content::Version(two + 1)));
-        assert!(!ledger.allows(1, ledger.floor(1), Content::Garbage));
+        assert!(ledger.allows(1, ledger.floor(1), Content::Version(two), false));
+        assert!(!ledger.allows(1, ledger.floor(1), Content::Version(one), false));
+        assert!(!ledger.allows(1, ledger.floor(1), Content::Version(two + 1), false));
+        assert!(!ledger.allows(1, ledger.floor(1), Content::Garbage, false));
     }
 
     #[test]
     fn zeroes_are_allowed_where_something_zeroes() {
         let ledger = Ledger::new(4);
-        assert!(ledger.allows(0, 0, Content::Zeroes));
+        assert!(ledger.allows(0, 0, Content::Zeroes, false));
         ledger.raise(0, ledger.next_version());
-        assert!(!ledger.allows(0, ledger.floor(0), Content::Zeroes));
+        assert!(!ledger.allows(0, ledger.floor(0), Content::Zeroes, false));
         ledger.zeroing(0, ledger.next_version());
-        assert!(ledger.allows(0, ledger.floor(0), Content::Zeroes));
+        assert!(ledger.allows(0, ledger.floor(0), Content::Zeroes, false));
         ledger.raise(0, ledger.next_version());
-        assert!(!ledger.allows(0, ledger.floor(0), Content::Zeroes));
+        assert!(!ledger.allows(0, ledger.floor(0), Content::Zeroes, false));
+    }
+
+    #[test]
+    fn words_tell_their_version() {
+        for version in [1, 2, 77, u64::MAX] {
+            assert_eq!(unmix(mix(version)), version);
+            for nth in [0, 2, 3, WORDS - 1] {
+                let word = word(nth, 7, 100, version);
+                assert_eq!(version_of(nth, 7, 100, word), Some(version), "word {nth}");
+            }
+        }
+    }
+
+    #[test]
+    fn torn_sector_is_seen_wherever_it_is_torn() {
+        let [mut old, mut new] = [[0; SECTOR]; 2];
+        fill(&mut old, 7, 100, 5);
+        fill(&mut new, 7, 100, 3);
+        for at in 1..SECTOR {
+            let mut bytes = old;
+            bytes[at..].copy_from_slice(&new[at..]);
+            let content = look(&bytes, 7, 100, 9);
+            match at {
+                // The number of the version itself, in which small ones differ in one byte.
+                1..=7 => assert_eq!(
+                    content,
+                    Content::Torn {
+                        oldest: 3,
+                        newest: 5,
+                        zeroes: false
+                    }
+                ),
+                // Of which version the rest of the last word is, no other word says.
+                505.. => assert_eq!(content, Content::Garbage),
+                _ => assert_eq!(
+                    content,
+                    Content::Torn {
+                        oldest: 3,
+                        newest: 5,
+                        zeroes: false
+                    },
+                    "torn at {at}"
+                ),
+            }
+            bytes[300] ^= 1;
+            assert_eq!(look(&bytes, 7, 100, 9), Content::Garbage, "torn at {at}");
+        }
+        // Of a version that there is not.
+        let mut bytes = old;
+        bytes[256..].copy_from_slice(&new[256..]);
+        assert_eq!(look(&bytes, 7, 100, 4), Content::Garbage);
+    }
+
+    #[test]
+    fn torn_sector_is_allowed_if_no_part_is_too_old() {
+        let ledger = Ledger::new(4);
+        let versions = [(); 3].map(|()| ledger.next_version());
+        ledger.raise(1, versions[1]);
+        let torn = |oldest: usize, newest: usize, zeroes| Content::Torn {
+            oldest: versions[oldest],
+            newest: versions[newest],
+            zeroes,
+        };
+        let allows = |content, may| ledger.allows(1, ledger.floor(1), content, may);
+        assert!(allows(torn(1, 2, false), true));
+        assert!(!allows(torn(1, 2, false), false));
+        assert!(!allows(torn(0, 2, false), true));
+        assert!(!allows(torn(1, 2, true), true));
+        ledger.zeroing(1, versions[2]);
+        assert!(allows(torn(1, 2, true), true));
     }
 }

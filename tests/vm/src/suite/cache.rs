@@ -61,6 +61,9 @@ pub(super) fn never_older(bench: &Bench<'_>) -> Result<Vec<Figure>> {
         figures.push((names[0], number(&result, "blocks")?));
         figures.push((names[1], hits));
         figures.push((names[2], after.of("raced")? - before.of("raced")?));
+        if direct == 0 {
+            figures.push(("buffered_torn_sectors", number(&result, "torn")?));
+        }
     }
     let status = scene.status()?;
     for (name, why) in [
