@@ -234,6 +234,9 @@ impl Vmm {
             Accelerator::Tcg => ["-accel", "tcg", "-cpu", "max"],
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
         });
+        // Where there can be no other processor, TCG makes locked instructions plain ones, which order
+        // nothing: the guest looks whether to kick before the daemon sees what it has made available.
+        command.args(["-smp", "1,maxcpus=2"]);
         command
             .args(["-machine", "q35,memory-backend=ram", "-m"])
             .arg(format!("{MEMORY_MIB}M"))
