@@ -12,7 +12,8 @@
 //!   stores the same line with another state, after that fence: any mixture of the two is the page.
 //! - **What was invalidated stays away.** The zero is one store of 8 bytes, behind which a fence
 //!   passes. Before it, the slot is taken from the list of those to settle; the lock of that list is
-//!   held over the settling stores, so none of them comes after the zero.
+//!   held over the settling stores, so none of them comes after the zero. Where a fence waits for each
+//!   page that was stored to, the [log](super::log) says it of many slots by one store.
 //!
 //! Between process and page cache nothing is lost or reordered: a kill leaves a prefix of the stores,
 //! and so the order of the stores is enough. A page that its map finds again needs no header there, and
@@ -71,47 +72,33 @@ impl SlotFile {
     /// its new page, or nothing, and must be invalidated or written before it counts as free. For a
     /// slot that is not there or comes twice, nothing was done.
     pub fn write(&self, batch: &[(u32, &SlotHeader, &PageBytes)]) -> Result<(), SlotError> {
-        let state = match self.protocol {
-            Protocol::OneFence => State::Fresh,
-            _ => State::Settled,
-        };
-        let mut entries = Vec::with_capacity(batch.len());
-        for (slot, header, page) in batch {
+        let mut batch = batch.to_vec();
+        batch.sort_unstable_by_key(|(slot, ..)| *slot);
+        for (slot, ..) in &batch {
             self.check_slot(*slot)?;
-            let named = self.protocol != Protocol::Ordered || header.is_found_by_header();
-            let line = named.then(|| header.line(&self.id, *slot, state));
-            entries.push(Entry {
-                slot: *slot,
-                line,
-                page,
-            });
         }
-        entries.sort_unstable_by_key(|entry| entry.slot);
-        for pair in entries.windows(2) {
-            if let [first, second] = pair
-                && first.slot == second.slot
+        for pair in batch.windows(2) {
+            if let [(first, ..), (second, ..)] = pair
+                && first == second
             {
-                return Err(SlotError::Twice { slot: first.slot });
+                return Err(SlotError::Twice { slot: *first });
             }
         }
         let since = self.medium.mark();
         let path = self.path.clone();
         let pages = batch.len();
         // Before any line of a slot changes, what it held must be gone.
-        if let Err(source) = self.empty_all(entries.iter().map(|entry| entry.slot)) {
+        if let Err(source) = self.empty_all(batch.iter().map(|(slot, ..)| *slot)) {
             return Err(SlotError::InDoubt {
                 path,
                 pages,
                 source,
             });
         }
-        for entry in entries.iter().filter(|entry| entry.line.is_some()) {
-            self.set_empty(entry.slot, false);
-        }
-        let Err(source) = self.commit(&entries, since) else {
+        let Err(source) = self.write_empty(&batch, since) else {
             return Ok(());
         };
-        match self.empty_all(entries.iter().map(|entry| entry.slot)) {
+        match self.empty_all(batch.iter().map(|(slot, ..)| *slot)) {
             Ok(()) => Err(SlotError::NotWritten {
                 path,
                 pages,
@@ -136,6 +123,32 @@ impl SlotFile {
         }
         let emptied = self.empty_all(slots.iter().copied());
         emptied.map_err(|source| self.failed("empty slots of", source))
+    }
+
+    /// Commits pages, sorted by slot, to slots that are empty.
+    fn write_empty(&self, batch: &[(u32, &SlotHeader, &PageBytes)], since: u64) -> io::Result<()> {
+        self.heal_log()?;
+        let _writing = self.log.writing.read();
+        let stamp = self.log.stamp();
+        let state = match self.protocol {
+            Protocol::OneFence => State::Fresh,
+            _ => State::Settled,
+        };
+        let mut entries = Vec::with_capacity(batch.len());
+        for (slot, header, page) in batch {
+            let named = self.protocol != Protocol::Ordered || header.is_found_by_header();
+            if named {
+                self.set_empty(*slot, false);
+            }
+            entries.push(Entry {
+                slot: *slot,
+                line: named.then(|| header.line(&self.id, *slot, state, stamp)),
+                page,
+            });
+        }
+        // The log must know of it before anyone else may apply its records.
+        let committed = self.commit(&entries, since);
+        committed.inspect_err(|_| self.log.rest())
     }
 
     fn commit(&self, entries: &[Entry<'_>], since: u64) -> io::Result<()> {
@@ -189,33 +202,47 @@ impl SlotFile {
 
     /// Empties those slots that are not known to be empty, durably.
     fn empty_all(&self, slots: impl Iterator<Item = u32>) -> io::Result<()> {
-        let emptied = self.zero_commits(slots);
-        if emptied.is_err() {
-            self.in_doubt.store(true, Ordering::Relaxed);
+        let unknown: Vec<_> = slots.filter(|slot| !self.is_known_empty(*slot)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let logged = self.log_empty(&unknown);
+        let emptied = logged.and_then(|logged| {
+            if logged {
+                Ok(())
+            } else {
+                self.empty_headers(&unknown)
+            }
+        });
+        match &emptied {
+            Ok(()) => unknown.iter().for_each(|slot| self.set_empty(*slot, true)),
+            Err(_) => self.note_failure(),
         }
         emptied
     }
 
-    fn zero_commits(&self, slots: impl Iterator<Item = u32>) -> io::Result<()> {
+    /// Slots were to be emptied, and it is not known which are, durably.
+    pub(super) fn note_failure(&self) {
+        self.log.rest();
+        self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// Empties slots by their headers. For failures see [`note_failure`](Self::note_failure).
+    pub(super) fn empty_headers(&self, slots: &[u32]) -> io::Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
         let since = self.medium.mark();
-        let mut emptied = Vec::new();
-        for slot in slots.filter(|slot| !self.is_known_empty(*slot)) {
-            self.fresh.lock().remove(&slot);
-            let at = self.geometry.header_at(slot) + COMMIT_AT as u64;
+        for slot in slots {
+            self.fresh.lock().remove(slot);
+            let at = self.geometry.header_at(*slot) + COMMIT_AT as u64;
             self.medium.store(at, &EMPTY)?;
             self.medium.flush(at, EMPTY.len() as u64)?;
-            emptied.push(slot);
-        }
-        if emptied.is_empty() {
-            return Ok(());
         }
         if self.protocol != Protocol::Ordered {
             self.medium.fence(since)?;
         }
-        for slot in &emptied {
-            self.set_empty(*slot, true);
-        }
-        for run in emptied.chunk_by(|a, b| self.geometry.follows(*b, *a)) {
+        for run in slots.chunk_by(|a, b| self.geometry.follows(*b, *a)) {
             if let Some(first) = run.first() {
                 let bytes = run.len() * PAGE_SIZE;
                 let at = self.geometry.page_at(*first);

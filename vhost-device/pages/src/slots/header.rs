@@ -2,9 +2,9 @@
 //! A slot's header: which page the slot holds, and whether it is there for good.
 //!
 //! ```text
-//! 0          4            8        32     36        40      48     52   56    60    64
-//! pool slot  pool serial  object   index  checksum  ticket  flags  0    CRC   state
-//!                                                                       └ commit word
+//! 0          4            8       32     36        40      48     49     56   60     64
+//! pool slot  pool serial  object  index  checksum  ticket  flags  stamp  CRC  state
+//!                                                                        └ commit word
 //! ```
 //! A header is one cache line. Its last 8 bytes are the commit word, which one store writes and one
 //! store clears: zero says that the slot is empty. The CRC covers the 56 bytes before it, and also the
@@ -14,6 +14,9 @@
 //! There are two states of a committed page. [`State::Settled`] was written when the page was already
 //! safe. [`State::Fresh`] was written together with the page: after a crash the page's own checksum
 //! tells whether all of it arrived.
+//!
+//! The stamp is a number of seven bytes that never falls: the newest page of the [log](super::log) when
+//! the header was written.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -45,7 +48,7 @@ pub struct SlotHeader {
     /// The engine's CRC-32 of the page. A scan verifies it where the page may be half there.
     pub checksum: u32,
     /// [`Self::BY_HEADER`], or nothing.
-    pub flags: u32,
+    pub flags: u8,
 }
 
 /// What the commit word says of a page that is there.
@@ -73,7 +76,11 @@ pub(super) enum Parsed {
     /// There is no page.
     Empty,
     /// There is this page; if fresh and after a crash, perhaps.
-    Page(SlotHeader, State),
+    Page {
+        header: SlotHeader,
+        state: State,
+        stamp: u64,
+    },
     /// Written with its page, and not all of it arrived.
     Unfinished,
     /// There was a page.
@@ -82,7 +89,7 @@ pub(super) enum Parsed {
 
 impl SlotHeader {
     /// Nothing but the header says whose the page is: a page of a sparse pool.
-    pub const BY_HEADER: u32 = 1;
+    pub const BY_HEADER: u8 = 1;
 
     /// Whether its slot's header is the way to find the page.
     #[must_use]
@@ -91,7 +98,7 @@ impl SlotHeader {
     }
 
     /// The line of this page in a slot of the file with this id.
-    pub(super) fn line(&self, id: &[u8; 16], slot: u32, state: State) -> Line {
+    pub(super) fn line(&self, id: &[u8; 16], slot: u32, state: State, stamp: u64) -> Line {
         let mut line = [0; HEADER_BYTES];
         line[..4].copy_from_slice(&self.pool_slot.to_le_bytes());
         line[4..8].copy_from_slice(&self.pool_serial.to_le_bytes());
@@ -101,7 +108,8 @@ impl SlotHeader {
         line[32..36].copy_from_slice(&self.index.0.to_le_bytes());
         line[36..40].copy_from_slice(&self.checksum.to_le_bytes());
         line[40..48].copy_from_slice(&self.ticket.get().to_le_bytes());
-        line[48..52].copy_from_slice(&self.flags.to_le_bytes());
+        let flags_and_stamp = u64::from(self.flags) | stamp << 8;
+        line[48..56].copy_from_slice(&flags_and_stamp.to_le_bytes());
         let crc = sum(id, slot, &line);
         line[56..60].copy_from_slice(&crc.to_le_bytes());
         line[60..].copy_from_slice(&state.tag().to_le_bytes());
@@ -138,18 +146,19 @@ pub(super) fn parse(line: &Line, id: &[u8; 16], slot: u32) -> Parsed {
         _ => return Parsed::Damaged,
     };
     match Ticket::new(long(40)) {
-        Some(ticket) if sound => Parsed::Page(
-            SlotHeader {
+        Some(ticket) if sound => Parsed::Page {
+            header: SlotHeader {
                 pool_slot: word(0),
                 pool_serial: word(4),
                 object: ObjectId([long(8), long(16), long(24)]),
                 index: PageIndex(word(32)),
                 ticket,
                 checksum: word(36),
-                flags: word(48),
+                flags: line[48],
             },
             state,
-        ),
+            stamp: long(48) >> 8,
+        },
         _ => Parsed::Damaged,
     }
 }
@@ -184,17 +193,23 @@ mod tests {
     #[test]
     fn line_says_what_was_written() {
         for state in [State::Fresh, State::Settled] {
-            let line = header().line(&ID, 5, state);
-            assert_eq!(parse(&line, &ID, 5), Parsed::Page(header(), state));
+            let stamp = (1 << 56) - 2;
+            let line = header().line(&ID, 5, state, stamp);
+            let page = Parsed::Page {
+                header: header(),
+                state,
+                stamp,
+            };
+            assert_eq!(parse(&line, &ID, 5), page);
             assert_eq!(parse(&uncommitted(&line), &ID, 5), Parsed::Empty);
         }
-        let fresh = header().line(&ID, 5, State::Fresh);
-        assert_eq!(settled(&fresh), header().line(&ID, 5, State::Settled));
+        let fresh = header().line(&ID, 5, State::Fresh, 3);
+        assert_eq!(settled(&fresh), header().line(&ID, 5, State::Settled, 3));
     }
 
     #[test]
     fn any_flipped_bit_is_noticed() {
-        let line = header().line(&ID, 5, State::Settled);
+        let line = header().line(&ID, 5, State::Settled, 3);
         for bit in 0..8 * HEADER_BYTES {
             let mut flipped = line;
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -204,10 +219,10 @@ mod tests {
 
     #[test]
     fn line_of_another_slot_or_file_is_not_taken() {
-        let line = header().line(&ID, 5, State::Settled);
+        let line = header().line(&ID, 5, State::Settled, 3);
         assert_eq!(parse(&line, &ID, 6), Parsed::Damaged);
         assert_eq!(parse(&line, b"0123456789abcdeg", 5), Parsed::Damaged);
-        let line = header().line(&ID, 5, State::Fresh);
+        let line = header().line(&ID, 5, State::Fresh, 3);
         assert_eq!(parse(&line, &ID, 6), Parsed::Unfinished);
     }
 }

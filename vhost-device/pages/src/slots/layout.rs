@@ -6,6 +6,7 @@
 //! 0        4096       superblock
 //! 4096     4096       superblock, its twin
 //! 8192     256 × 65536   pool directory: two twins of 128 bytes for each pool slot
+//! …        248 × 8192 log of emptied slots: two twins of each page
 //! 18 MiB   130 MiB    segment 0:  32768 headers of 64 bytes (2 MiB), 32768 pages (128 MiB)
 //! 148 MiB  130 MiB    segment 1
 //! …                   the last segment ends with the last slot's page
@@ -18,8 +19,13 @@ use crate::checksum;
 use crate::handle::{PAGE_SIZE, PageBytes};
 use crate::slots::header::HEADER_BYTES;
 
-/// Version of the file. A file of another one is refused.
-pub(super) const VERSION: u32 = 1;
+/// Version of the file. A file of another one is refused, but for version 1: that had no log, and
+/// zeroes in its place and in those of the stamps.
+pub(super) const VERSION: u32 = 2;
+/// Pages of the log in files of version 1, once they have one.
+const FIRST_LOG_PAGES: u32 = 248;
+/// The most pages of a log.
+const LOG_PAGES_MAX: u32 = 1 << 16;
 /// What each version begins with, followed by the version. The last four bytes of a superblock are
 /// the checksum of the rest in each version.
 const MAGIC: [u8; 8] = *b"TMEMSLOT";
@@ -31,7 +37,7 @@ pub(super) const DIRECTORY_AT: u64 = 2 * PAGE_SIZE as u64;
 pub(super) const ENTRY_BYTES: usize = 128;
 const SUM_AT: usize = PAGE_SIZE - 4;
 /// From here to the checksum a superblock of this version is zeroes.
-const USED: usize = 68;
+const USED: usize = 72;
 const HUGE: u64 = 2 << 20;
 
 /// The sizes that the places follow from.
@@ -41,6 +47,8 @@ pub(super) struct Geometry {
     pub(super) segment_slots: u32,
     /// Entries of the directory.
     pub(super) pool_slots: u32,
+    /// Pages of the log of emptied slots.
+    pub(super) log_pages: u32,
 }
 
 impl Geometry {
@@ -48,6 +56,7 @@ impl Geometry {
     pub(super) const STANDARD: Self = Self {
         segment_slots: 32768,
         pool_slots: super::POOL_SLOTS_MAX,
+        log_pages: FIRST_LOG_PAGES,
     };
     /// Headers of this many slots fill a page.
     const STEP: u32 = 64;
@@ -57,6 +66,7 @@ impl Geometry {
         slots.contains(&self.segment_slots)
             && self.segment_slots.is_multiple_of(Self::STEP)
             && (1..=super::POOL_SLOTS_MAX).contains(&self.pool_slots)
+            && (2..=LOG_PAGES_MAX).contains(&self.log_pages)
     }
 
     fn headers_bytes(self) -> u64 {
@@ -68,12 +78,23 @@ impl Geometry {
     }
 
     fn segments_at(self) -> u64 {
-        let end = DIRECTORY_AT + u64::from(self.pool_slots) * 2 * ENTRY_BYTES as u64;
+        let end = self.log_at(u64::from(self.log_pages), 0);
         end.next_multiple_of(if self.headers_bytes().is_multiple_of(HUGE) {
             HUGE
         } else {
             PAGE_SIZE as u64
         })
+    }
+
+    /// Where a twin of a page of the log is; the second one comes right after the first.
+    pub(super) fn log_at(self, page: u64, twin: u64) -> u64 {
+        let directory_end = DIRECTORY_AT + u64::from(self.pool_slots) * 2 * ENTRY_BYTES as u64;
+        directory_end.next_multiple_of(PAGE_SIZE as u64) + (2 * page + twin) * PAGE_SIZE as u64
+    }
+
+    /// The most pages of the log whose fence has not passed.
+    pub(super) fn log_under_way(self) -> u64 {
+        u64::from(self.log_pages / 8).max(1)
     }
 
     fn segment_at(self, slot: u32) -> u64 {
@@ -114,6 +135,8 @@ impl Geometry {
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Superblock {
+    /// That it was written with.
+    pub(super) version: u32,
     /// Of two twins, the higher one is the newer.
     pub(super) sequence: u64,
     /// Drawn when the file was made.
@@ -146,7 +169,7 @@ impl Superblock {
     pub(super) fn bytes(&self) -> PageBytes {
         let mut bytes = [0; PAGE_SIZE];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
         bytes[12..16].copy_from_slice(&u32::from(self.outlives_host).to_le_bytes());
         bytes[16..32].copy_from_slice(&self.id);
         bytes[32..48].copy_from_slice(&self.boot);
@@ -154,6 +177,7 @@ impl Superblock {
         bytes[56..60].copy_from_slice(&self.slots.to_le_bytes());
         bytes[60..64].copy_from_slice(&self.geometry.segment_slots.to_le_bytes());
         bytes[64..68].copy_from_slice(&self.geometry.pool_slots.to_le_bytes());
+        bytes[68..72].copy_from_slice(&self.geometry.log_pages.to_le_bytes());
         let sum = checksum::of(&bytes);
         bytes[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -174,22 +198,29 @@ impl Superblock {
         let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| bytes[at + byte]));
         let (version, outlives, sum) = (word(8), word(12), word(SUM_AT));
         let (slots, segment_slots, pool_slots) = (word(56), word(60), word(64));
+        let log_pages = if version == 1 {
+            FIRST_LOG_PAGES
+        } else {
+            word(68)
+        };
         bytes[SUM_AT..].fill(0);
         if checksum::of(&bytes) != sum {
             return Found::Damaged;
         }
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Found::Version(version);
         }
         let mut sequence = [0; 8];
         sequence.copy_from_slice(&bytes[48..56]);
         let mut found = Self {
+            version,
             sequence: u64::from_le_bytes(sequence),
             id: [0; 16],
             slots,
             geometry: Geometry {
                 segment_slots,
                 pool_slots,
+                log_pages,
             },
             outlives_host: outlives != 0,
             boot: [0; 16],
@@ -213,6 +244,7 @@ mod tests {
     const SMALL: Geometry = Geometry {
         segment_slots: 64,
         pool_slots: 3,
+        log_pages: 2,
     };
 
     #[test]
@@ -229,6 +261,10 @@ mod tests {
             for pool in 0..geometry.pool_slots {
                 places.push((geometry.entry_at(pool, 0), ENTRY_BYTES as u64));
                 places.push((geometry.entry_at(pool, 1), ENTRY_BYTES as u64));
+            }
+            for page in 0..u64::from(geometry.log_pages) {
+                places.push((geometry.log_at(page, 0), PAGE_SIZE as u64));
+                places.push((geometry.log_at(page, 1), PAGE_SIZE as u64));
             }
             places.sort_unstable();
             let mut end = DIRECTORY_AT;
@@ -259,6 +295,7 @@ mod tests {
     #[test]
     fn any_flipped_bit_of_a_superblock_is_noticed() {
         let superblock = Superblock {
+            version: VERSION,
             sequence: 3,
             id: *b"0123456789abcdef",
             slots: 77,
@@ -284,6 +321,7 @@ mod tests {
     #[test]
     fn other_version_is_named() {
         let mut bytes = Superblock {
+            version: VERSION,
             sequence: 3,
             id: [1; 16],
             slots: 77,

@@ -140,7 +140,7 @@ impl SlotMemory {
     /// # Errors
     /// [`SlotError::Io`], if there is no memory.
     pub fn set_header(&self, slot: u32, header: &SlotHeader) -> Result<(), SlotError> {
-        let line = header.line(&self.id, slot, State::Settled);
+        let line = header.line(&self.id, slot, State::Settled, 0);
         save(self.map.file(), header_at(slot), &line)
             .map_err(|source| recover::failed(Path::new("slot memory"), "write", source))
     }
@@ -155,7 +155,7 @@ impl SlotMemory {
             .map_err(|source| SlotError::Unreadable { slot, source })?;
         match parse(&line, &self.id, slot) {
             Parsed::Empty => Ok(None),
-            Parsed::Page(header, _) => Ok(Some(header)),
+            Parsed::Page { header, .. } => Ok(Some(header)),
             Parsed::Unfinished | Parsed::Damaged => Err(SlotError::DamagedHeader { slot }),
         }
     }
@@ -280,7 +280,7 @@ mod tests {
     fn header_of_another_slot_is_damaged() {
         let (memory, _) = SlotMemory::open(file()).unwrap();
         memory.set_header(1, &header()).unwrap();
-        let line = header().line(&memory.id(), 1, State::Settled);
+        let line = header().line(&memory.id(), 1, State::Settled, 0);
         save(memory.map.file(), header_at(2), &line).unwrap();
         assert!(matches!(
             memory.header(2),

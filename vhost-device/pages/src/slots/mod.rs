@@ -49,6 +49,7 @@ mod directory;
 mod error;
 mod header;
 mod layout;
+mod log;
 mod medium;
 pub(crate) mod memory;
 mod recover;
@@ -73,6 +74,7 @@ use commit::Protocol;
 use directory::Directory;
 use header::Line;
 use layout::{Geometry, Superblock};
+use log::VoidLog;
 use medium::{FileMedium, Medium};
 use scan::Judged;
 
@@ -140,8 +142,9 @@ pub struct SlotFile {
     slots: AtomicU32,
     superblocks: Mutex<Superblocks>,
     directory: Mutex<Directory>,
-    /// A bit for each slot whose header is known to be empty, durably.
+    /// A bit for each slot that is known to be empty, durably: by its header or by the log.
     empty: RwLock<Vec<AtomicU64>>,
+    log: VoidLog,
     /// Slots were to be emptied, and perhaps only the page cache knows of it.
     in_doubt: AtomicBool,
     /// Committed slots whose headers are fresh, with these lines.
@@ -299,9 +302,12 @@ impl SlotFile {
         read.map_err(|source| SlotError::Unreadable { slot, source })
     }
 
-    /// Has some of what was written, and lies in the system's page cache, leave it. False if nothing is
-    /// left of that. For when nobody waits.
+    /// Has some of what was written, and lies in the system's page cache, leave it, or makes room in the
+    /// log of emptied slots. False if nothing is left to do. For when nobody waits.
     pub fn tidy(&self) -> bool {
+        if self.log_fills() && self.apply_log().is_ok() {
+            return true;
+        }
         self.medium.tidy()
     }
 

@@ -24,7 +24,8 @@ use rustix::io::Errno;
 
 use super::commit::Protocol;
 use super::directory::Directory;
-use super::layout::{DIRECTORY_AT, Found, Geometry, Superblock};
+use super::layout::{DIRECTORY_AT, Found, Geometry, Superblock, VERSION};
+use super::log::VoidLog;
 use super::medium::Medium;
 use super::{Durability, SLOTS_MAX, SlotError, SlotFile, Superblocks};
 use crate::error::EngineError;
@@ -36,8 +37,8 @@ use crate::handle::PAGE_SIZE;
 pub struct Opened {
     /// What was found.
     pub found: OpenedAs,
-    /// Copies of the superblock and of the directory's entries that were bad or behind, and were made
-    /// good from their twins.
+    /// Copies of the superblock, of the directory's entries and of the log's pages that were bad or
+    /// behind, and were made good from their twins.
     pub repaired: u32,
 }
 
@@ -74,7 +75,7 @@ impl Setup<'_> {
         })
     }
 
-    fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> SlotError {
+    pub(super) fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> SlotError {
         let path = self.path;
         move |source| failed(path, doing, source)
     }
@@ -201,31 +202,35 @@ fn read_superblocks(
     }
 }
 
-/// A file that nothing is known about yet but its superblock.
+/// A file that nothing is known about yet but its superblock, its directory and its log. Also says how
+/// many pages of the log were repaired.
 fn build(
     medium: Box<dyn Medium>,
     setup: &Setup<'_>,
     superblocks: Superblocks,
     directory: Directory,
-) -> SlotFile {
+) -> Result<(SlotFile, u32), SlotError> {
     let superblock = superblocks.current;
+    let (geometry, slots) = (superblock.geometry, superblock.slots);
+    let (log, repaired) = VoidLog::open(&*medium, geometry, &superblock.id, slots, setup)?;
     let file = SlotFile {
         _claim: None,
         protocol: Protocol::of(setup.durability, medium.has_cheap_fence()),
         medium,
         path: setup.path.into(),
         id: superblock.id,
-        geometry: superblock.geometry,
+        geometry,
         durability: setup.durability,
-        slots: AtomicU32::new(superblock.slots),
+        slots: AtomicU32::new(slots),
         superblocks: Mutex::new(superblocks),
         directory: Mutex::new(directory),
         empty: RwLock::default(),
+        log,
         in_doubt: AtomicBool::new(false),
         fresh: Mutex::default(),
     };
-    file.resize_empty(superblock.slots);
-    file
+    file.resize_empty(slots);
+    Ok((file, repaired))
 }
 
 /// Makes a new file of what is there.
@@ -238,6 +243,7 @@ fn create(
 ) -> Result<(SlotFile, Opened), SlotError> {
     let outlives_host = setup.durability == Durability::Host;
     let superblock = Superblock {
+        version: VERSION,
         sequence,
         id: new_id(),
         slots: 0,
@@ -264,7 +270,7 @@ fn create(
         medium.grow(DIRECTORY_AT, superblock.geometry.length(0))
     };
     begin_or_full(begin, setup)?;
-    let file = build(medium, setup, superblocks, Directory::default());
+    let (file, _) = build(medium, setup, superblocks, Directory::default())?;
     file.resize(setup.slots)?;
     Ok((file, Opened { found, repaired: 0 }))
 }
@@ -303,6 +309,7 @@ fn keep(
     }
     let outlives_host = setup.durability == Durability::Host;
     let superblock = Superblock {
+        version: VERSION,
         outlives_host,
         boot: if outlives_host {
             [0; 16]
@@ -329,7 +336,8 @@ fn keep(
         mended.map_err(setup.failed("repair the directory of"))?;
         repaired += 1;
     }
-    let file = build(medium, setup, superblocks, directory);
+    let (file, log_repaired) = build(medium, setup, superblocks, directory)?;
+    repaired += log_repaired;
     let found = OpenedAs::Kept;
     Ok((file, Opened { found, repaired }))
 }

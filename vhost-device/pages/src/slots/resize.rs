@@ -3,8 +3,8 @@
 //!
 //! A file grows at its end: room first, then the superblock that counts it. What a crash leaves in
 //! between is cut off when the file is opened. It shrinks the other way round. Headers of slots that
-//! go may stay in the last segment, so they are emptied first: when the slots come back, there is
-//! nothing in them.
+//! go may stay in the last segment, so they are emptied first, and not by the log alone: when the slots
+//! come back, there is nothing in them.
 //!
 //! A slot must be empty, durably, before it is written. For those that this process has emptied or
 //! found empty a bit says so, and the write costs nothing more; others are emptied by the write.
@@ -76,7 +76,11 @@ impl SlotFile {
                 Ok(_) | Err(_) => rest.push(slot),
             }
         }
-        self.invalidate(&rest)?;
+        rest.extend(self.log.slots_from(slots));
+        let emptied = self.empty_headers(&rest);
+        let emptied = emptied.inspect_err(|_| self.note_failure());
+        emptied.map_err(|source| self.failed("empty slots of", source))?;
+        self.log.forget_from(slots);
         let next = Superblock {
             slots,
             ..superblocks.current

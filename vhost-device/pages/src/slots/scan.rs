@@ -109,18 +109,25 @@ impl SlotFile {
 
     /// What a slot with this line holds.
     pub(super) fn judge(&self, slot: u32, line: &Line) -> Judged {
-        match parse(line, &self.id, slot) {
+        let parsed = parse(line, &self.id, slot);
+        if self.log.has_void(slot, line, &parsed) {
+            self.learn_empty(slot);
+            return Judged::Empty;
+        }
+        match parsed {
             Parsed::Empty => {
                 self.learn_empty(slot);
                 Judged::Empty
             }
             Parsed::Unfinished => Judged::Unfinished,
             Parsed::Damaged => Judged::Damaged,
-            Parsed::Page(header, State::Settled) => Judged::Page(header, State::Settled),
-            Parsed::Page(header, State::Fresh) if self.is_whole(slot, &header) => {
-                Judged::Page(header, State::Fresh)
+            Parsed::Page { header, state, .. } => {
+                if state == State::Settled || self.is_whole(slot, &header) {
+                    Judged::Page(header, state)
+                } else {
+                    Judged::Unfinished
+                }
             }
-            Parsed::Page(_, State::Fresh) => Judged::Unfinished,
         }
     }
 

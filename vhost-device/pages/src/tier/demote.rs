@@ -215,7 +215,7 @@ impl Shared {
 }
 
 /// What a slot's header says of pages of this pool.
-pub(crate) fn header_flags(pool: &Pool) -> u32 {
+pub(crate) fn header_flags(pool: &Pool) -> u8 {
     if pool.index.is_dense() {
         0
     } else {

@@ -4,7 +4,7 @@
 
 use super::super::Durability;
 use super::super::commit::Protocol;
-use super::recording::{Choice, Crash, Loss, Recording};
+use super::recording::{Choice, Crash, Forgotten, Loss, Recording};
 use super::workload::{Call, Kept, check, look, run};
 use super::{Random, seed};
 
@@ -27,8 +27,20 @@ fn images() -> u64 {
     })
 }
 
+/// What is done wrong, on purpose.
+#[derive(Clone, Copy, Debug)]
+enum Mistake {
+    Protocol(Protocol),
+    Forgotten(Forgotten),
+}
+
 /// Runs workloads, each on what a crash of the one before left, and looks at what crashes leave.
-fn crashes(loss: Loss, mistake: Option<Protocol>, images: u64, seed: u64) -> Result<Met, String> {
+fn crashes(loss: Loss, mistake: Option<Mistake>, images: u64, seed: u64) -> Result<Met, String> {
+    let (protocol, forgotten) = match mistake {
+        Some(Mistake::Protocol(protocol)) => (Some(protocol), None),
+        Some(Mistake::Forgotten(fence)) => (None, Some(fence)),
+        None => (None, None),
+    };
     let durability = match loss {
         Loss::Process => Durability::Process,
         Loss::File | Loss::Dax => Durability::Host,
@@ -38,7 +50,14 @@ fn crashes(loss: Loss, mistake: Option<Protocol>, images: u64, seed: u64) -> Res
     let (mut bytes, mut kept) = (Vec::new(), Kept::default());
     while met.images < images {
         let medium = Recording::new(bytes.clone(), loss);
-        let calls = run(&medium, durability, mistake, &mut kept.clone(), &mut random);
+        medium.forget(forgotten);
+        let calls = run(
+            &medium,
+            durability,
+            protocol,
+            &mut kept.clone(),
+            &mut random,
+        );
         let mut crash = Crash::new(bytes, loss);
         let mut calls = calls.iter().peekable();
         let mut next = None;
@@ -132,13 +151,21 @@ fn kill_of_the_process_leaves_what_was_acknowledged() {
 
 #[test]
 fn writers_that_forget_a_fence_are_caught() {
-    for (loss, mistake) in [
+    let protocols = [
         (Loss::Dax, Protocol::CommitTooEarly),
         (Loss::Dax, Protocol::Ordered),
         (Loss::File, Protocol::CommitTooEarly),
         (Loss::File, Protocol::NoFence),
         (Loss::File, Protocol::Ordered),
-    ] {
+    ];
+    let fences = [
+        (Loss::Dax, Forgotten::OfEmptied),
+        (Loss::File, Forgotten::OfEmptied),
+        (Loss::File, Forgotten::OfLog),
+    ];
+    let protocols = protocols.map(|(loss, mistake)| (loss, Mistake::Protocol(mistake)));
+    let fences = fences.map(|(loss, mistake)| (loss, Mistake::Forgotten(mistake)));
+    for (loss, mistake) in protocols.into_iter().chain(fences) {
         let met = crashes(
             loss,
             Some(mistake),

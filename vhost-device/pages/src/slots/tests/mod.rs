@@ -22,6 +22,7 @@ use crate::pool::{Layout, PoolKind, PoolSpec};
 const SMALL: Geometry = Geometry {
     segment_slots: 64,
     pool_slots: 4,
+    log_pages: 2,
 };
 
 /// A small random number generator (SplitMix64): the same seed gives the same numbers everywhere.
@@ -81,7 +82,7 @@ fn header(number: u64, pool_slot: u32, pool_serial: u32) -> SlotHeader {
         index: PageIndex(half),
         ticket: Ticket::new(number % Ticket::LIMIT).unwrap(),
         checksum: checksum::of(&page(number)),
-        flags: (half ^ 0x55) | SlotHeader::BY_HEADER,
+        flags: 0x54 | SlotHeader::BY_HEADER,
     }
 }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::super::Mode;
+use super::super::header::EMPTY;
 use super::super::medium::Medium;
-use super::Random;
+use super::{Random, SMALL};
 use crate::handle::{PAGE_SIZE, PageBytes};
 
 const LINE: usize = 64;
@@ -35,10 +36,37 @@ pub(super) enum Step {
     Length(usize),
 }
 
+/// A fence that is forgotten, by the store that came before it: tests must notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forgotten {
+    /// That of a page of the log.
+    OfLog,
+    /// That of a commit word that is emptied.
+    OfEmptied,
+}
+
 #[derive(Debug, Default)]
 struct Tape {
     bytes: Vec<u8>,
     steps: Vec<Step>,
+    forgotten: Option<Forgotten>,
+}
+
+impl Tape {
+    fn forgets_fence(&self) -> bool {
+        let stored = self.steps.iter().rev().find_map(|step| match step {
+            Step::Store { at, bytes } => Some((*at, bytes.len())),
+            _ => None,
+        });
+        let [log, log_end] = [0, SMALL.log_pages.into()].map(|page| SMALL.log_at(page, 0));
+        match (self.forgotten, stored) {
+            (Some(Forgotten::OfLog), Some((at, _))) => (log..log_end).contains(&(at as u64)),
+            (Some(Forgotten::OfEmptied), Some((at, bytes))) => {
+                at as u64 >= log_end && bytes == EMPTY.len()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The medium; copies are of the same one.
@@ -50,9 +78,16 @@ pub(super) struct Recording {
 
 impl Recording {
     pub(super) fn new(bytes: Vec<u8>, loss: Loss) -> Self {
-        let steps = Vec::new();
-        let tape = Arc::new(Mutex::new(Tape { bytes, steps }));
+        let tape = Arc::new(Mutex::new(Tape {
+            bytes,
+            ..Tape::default()
+        }));
         Self { tape, loss }
+    }
+
+    /// From now on, these fences are none.
+    pub(super) fn forget(&self, forgotten: Option<Forgotten>) {
+        self.tape.lock().forgotten = forgotten;
     }
 
     /// How many steps there were so far.
@@ -118,7 +153,10 @@ impl Medium for Recording {
     }
 
     fn fence(&self, _since: u64) -> io::Result<()> {
-        self.tape.lock().steps.push(Step::Fence);
+        let mut tape = self.tape.lock();
+        if !tape.forgets_fence() {
+            tape.steps.push(Step::Fence);
+        }
         Ok(())
     }
 
