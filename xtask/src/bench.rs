@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tmem_bench::{
     DeviceOptions, Figures, PoliciesOptions, Report, Row, StoreOptions, StorePart, TiersOptions,
+    TiersPart,
 };
 use vm_images::{Cache, Consent, Prereqs, Progress, Toolchain};
 
@@ -31,27 +32,48 @@ enum Area {
     Tiers,
 }
 
-/// What can be measured alone of the area store.
+/// What can be measured alone of an area.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Part {
-    /// One get at a time, beside a ping-pong.
-    Single,
-    /// Pages for each busy processor, beside Valkey and memcached.
+    /// Beside others: Valkey and memcached (store), foyer and redb (tiers).
     Peers,
-    /// Two copies, and mutual TLS.
+    /// One get at a time, beside a ping-pong (store).
+    Single,
+    /// Two copies, and mutual TLS (store).
     Copies,
-    /// Deaths, stalls, repair.
+    /// Deaths, stalls, repair (store).
     Faults,
+    /// Demotion to the PM file, and hits beside it (tiers).
+    Demotion,
+    /// Restarts (tiers).
+    Restart,
+    /// Metadata, many pages, many entries (tiers).
+    Size,
 }
 
-impl From<Part> for StorePart {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Single => Self::Single,
-            Part::Peers => Self::Peers,
-            Part::Copies => Self::Copies,
-            Part::Faults => Self::Faults,
-        }
+impl Part {
+    fn of_store(self) -> Result<StorePart> {
+        Ok(match self {
+            Self::Peers => StorePart::Peers,
+            Self::Single => StorePart::Single,
+            Self::Copies => StorePart::Copies,
+            Self::Faults => StorePart::Faults,
+            Self::Demotion | Self::Restart | Self::Size => bail!(
+                "The area store has no part {self:?}. Its parts are single, peers, copies, faults."
+            ),
+        })
+    }
+
+    fn of_tiers(self) -> Result<TiersPart> {
+        Ok(match self {
+            Self::Peers => TiersPart::Peers,
+            Self::Demotion => TiersPart::Demotion,
+            Self::Restart => TiersPart::Restart,
+            Self::Size => TiersPart::Size,
+            Self::Single | Self::Copies | Self::Faults => bail!(
+                "The area tiers has no part {self:?}. Its parts are demotion, restart, size, peers."
+            ),
+        })
     }
 }
 
@@ -78,7 +100,7 @@ pub(crate) struct Arguments {
     /// Recorded traces to replay as well (of the area policies).
     #[arg(long = "trace", value_name = "FILE", num_args = 1..)]
     traces: Vec<PathBuf>,
-    /// Measure this part alone (of the area store); may be given several times.
+    /// Measure this part alone (of the areas store and tiers); may be given several times.
     #[arg(long = "part", value_name = "PART")]
     parts: Vec<Part>,
     /// The folder in which files are written and read (of the area tiers), instead of /var/tmp; not on
@@ -88,6 +110,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
+    let has_parts = matches!(arguments.area, Area::Store | Area::Tiers);
+    if !arguments.parts.is_empty() && !has_parts {
+        bail!("Only the areas store and tiers have parts: leave --part out.");
+    }
     // The engine runs in this very program: built for debugging, its figures would mean nothing.
     if cfg!(debug_assertions) && matches!(arguments.area, Area::Store | Area::Tiers) {
         return in_release();
@@ -107,6 +133,7 @@ pub(crate) fn run(arguments: &Arguments, consent: Consent) -> Result<()> {
         Area::Tiers => tmem_bench::tiers(&TiersOptions {
             quick: arguments.quick,
             folder: arguments.dir.clone(),
+            parts: parts(arguments, Part::of_tiers)?,
         })?
         .into(),
     };
@@ -147,6 +174,11 @@ fn in_release() -> Result<()> {
     Ok(())
 }
 
+/// The parts that were asked for, of the area that they must be of.
+fn parts<P>(arguments: &Arguments, of_area: fn(Part) -> Result<P>) -> Result<Vec<P>> {
+    arguments.parts.iter().copied().map(of_area).collect()
+}
+
 /// The area `device`, with our daemon as it is built now.
 fn device(arguments: &Arguments, consent: Consent) -> Result<Report> {
     let [daemon] = tmem_programs::host_programs(["vhost-device-tmem"])?;
@@ -183,7 +215,7 @@ fn store(arguments: &Arguments, consent: Consent) -> Result<Report> {
         server,
         valkey: peer("TMEM_VALKEY_SERVER", "valkey-server"),
         memcached: peer("TMEM_MEMCACHED", "memcached"),
-        parts: arguments.parts.iter().copied().map(Into::into).collect(),
+        parts: parts(arguments, Part::of_store)?,
         quick: arguments.quick,
     };
     Ok(tmem_bench::store(&options)?)

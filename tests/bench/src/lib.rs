@@ -34,4 +34,4 @@ pub use links::links;
 pub use policies::{PoliciesOptions, policies};
 pub use report::{Floors, Machine, Report, Row, Spread};
 pub use store::{StoreOptions, StorePart, store};
-pub use tiers::{TiersOptions, tiers};
+pub use tiers::{TiersOptions, TiersPart, tiers};

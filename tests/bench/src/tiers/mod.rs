@@ -41,6 +41,21 @@ pub struct TiersOptions {
     /// The folder for files that are written to, on the file system to measure; without one, a new
     /// one in `/var/tmp`. All that is made in it goes away again.
     pub folder: Option<PathBuf>,
+    /// What to measure of it; all, if none is named.
+    pub parts: Vec<TiersPart>,
+}
+
+/// A part of this area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TiersPart {
+    /// Demotion to the PM file, and DRAM hits beside it.
+    Demotion,
+    /// First gets after a kill and after a reboot.
+    Restart,
+    /// Metadata, many real pages, many entries.
+    Size,
+    /// Beside foyer and redb.
+    Peers,
 }
 
 /// Sizes that follow from `quick`.
@@ -104,14 +119,26 @@ pub fn tiers(options: &TiersOptions) -> Result<Report> {
     let folder =
         tempfile::tempdir_in(parent).map_err(Error::system("make a folder to measure in"))?;
     let path = folder.path();
+    let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
     let results = pin::on(processors.client, || {
-        let mut rows = metadata::rows()?;
-        rows.extend(demotion::rows(&scale, path)?);
-        rows.extend(demotion::hits(&scale, processors, path)?);
-        rows.extend(restart::rows(&scale, path)?);
-        rows.extend(footprint::gets(&scale)?);
-        rows.extend(footprint::index(&scale)?);
-        rows.extend(peers::rows(&scale, path)?);
+        let mut rows = Vec::new();
+        if wants(TiersPart::Size) {
+            rows.extend(metadata::rows()?);
+        }
+        if wants(TiersPart::Demotion) {
+            rows.extend(demotion::rows(&scale, path)?);
+            rows.extend(demotion::hits(&scale, processors, path)?);
+        }
+        if wants(TiersPart::Restart) {
+            rows.extend(restart::rows(&scale, path)?);
+        }
+        if wants(TiersPart::Size) {
+            rows.extend(footprint::gets(&scale)?);
+            rows.extend(footprint::index(&scale)?);
+        }
+        if wants(TiersPart::Peers) {
+            rows.extend(peers::rows(&scale, path)?);
+        }
         Ok::<_, Error>(rows)
     })??;
     Ok(Report {
