@@ -6,6 +6,7 @@ mod damage;
 mod files;
 mod model;
 mod recording;
+mod threads;
 mod workload;
 
 use std::io;

@@ -50,6 +50,7 @@ struct Tape {
     bytes: Vec<u8>,
     steps: Vec<Step>,
     forgotten: Option<Forgotten>,
+    yields: bool,
 }
 
 impl Tape {
@@ -99,6 +100,11 @@ impl Recording {
         std::mem::take(&mut self.tape.lock().steps)
     }
 
+    /// From now on, other threads may well change what one has just read.
+    pub(super) fn yield_after_loads(&self) {
+        self.tape.lock().yields = true;
+    }
+
     fn store_bytes(&self, at: u64, bytes: Vec<u8>) -> io::Result<()> {
         let at = usize::try_from(at).unwrap();
         let mut tape = self.tape.lock();
@@ -128,6 +134,11 @@ impl Medium for Recording {
         let tape = self.tape.lock();
         let from = tape.bytes.get(at..at + into.len());
         into.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let yields = tape.yields;
+        drop(tape);
+        if yields {
+            std::thread::yield_now();
+        }
         Ok(())
     }
 
