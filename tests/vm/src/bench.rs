@@ -166,6 +166,15 @@ impl<'a> Bench<'a> {
         self.boot_machine(daemon, &[name], memory_mib, Some(disk))
     }
 
+    /// The memory of a guest that is booted with `memory_mib`, in MiB.
+    #[must_use]
+    pub fn memory_mib(&self, memory_mib: u32) -> u32 {
+        match self.artifacts.flavour {
+            Flavour::Stock => memory_mib,
+            Flavour::Debug => debug::memory_mib(memory_mib),
+        }
+    }
+
     fn boot_machine(
         &self,
         daemon: &Daemon,
@@ -174,16 +183,12 @@ impl<'a> Bench<'a> {
         disk: Option<&Path>,
     ) -> Result<Guest> {
         let name = names.first().context("A machine without a device")?;
-        let (memory_mib, cmdline, patience) = match self.artifacts.flavour {
-            Flavour::Stock => (memory_mib, "", 1),
-            Flavour::Debug => (
-                debug::memory_mib(memory_mib),
-                debug::CMDLINE,
-                debug::PATIENCE,
-            ),
+        let (cmdline, patience) = match self.artifacts.flavour {
+            Flavour::Stock => ("", 1),
+            Flavour::Debug => (debug::CMDLINE, debug::PATIENCE),
         };
         let machine = Machine {
-            memory_mib,
+            memory_mib: self.memory_mib(memory_mib),
             cpus: CPUS,
             kernel: self.artifacts.kernel.clone(),
             initramfs: self.artifacts.initramfs.clone(),

@@ -200,11 +200,11 @@ impl Run<'_> {
     }
 }
 
-fn open(path: &str, direct: bool) -> Result<File, String> {
+fn open(path: &str, direct: bool, write: bool) -> Result<File, String> {
     let flags = if direct { libc::O_DIRECT } else { 0 };
     OpenOptions::new()
         .read(true)
-        .write(true)
+        .write(write)
         .custom_flags(flags)
         .open(path)
         .map_err(|error| format!("cannot open {path}: {error}"))
@@ -231,7 +231,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     let [checked, mismatches, torn] = [const { AtomicU64::new(0) }; 3];
     let new = || -> Result<Run<'_>, String> {
         Ok(Run {
-            file: open(&path, direct)?,
+            file: open(&path, direct, true)?,
             ledger: &ledger,
             seed,
             sectors,
@@ -308,7 +308,7 @@ pub(crate) fn reads(options: &Options) -> Result<Report, String> {
     if length == 0 || length > MOST || length > sectors {
         return Err("--kib is out of range".to_owned());
     }
-    let file = open(&path, direct)?;
+    let file = open(&path, direct, false)?;
     let mut words = Words::of_seed(options.required("seed")?);
     let mut buffer = Buffer::new();
     let mut times = Vec::new();

@@ -15,7 +15,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const TURNS: usize = 256;
 
 /// Fills `--mib`, makes `--passes` passes over random pages, and checks every page at the end. With
-/// `--until`, passes are made until that file is there, however many.
+/// `--until`, the process says `TMEM-FILLED` after the first, and passes are made until that file is
+/// there, however many; some pages are drawn in any case.
 ///
 /// In a pass, as many pages as there are get drawn at random; each is checked, and every other one
 /// is rewritten with its next version. With `--wait-for`, the process says `TMEM-HOLDING` after the
@@ -35,13 +36,16 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     }
     report.count("pages", pages as u64);
     report.count("fill_ms", elapsed_ms(start));
+    if until.is_some() {
+        println!("TMEM-FILLED {pages}");
+    }
 
     let start = Instant::now();
     let mut picks = Words::of_seed(seed);
     let mut rewritten = 0;
     'passes: for _ in 0..passes {
         for turn in 0..pages {
-            if turn % TURNS == 0 && until.is_some_and(|file| Path::new(file).exists()) {
+            if turn > 0 && turn % TURNS == 0 && until.is_some_and(|file| Path::new(file).exists()) {
                 break 'passes;
             }
             let number = usize::try_from(picks.below(pages as u64)).map_err(|e| e.to_string())?;

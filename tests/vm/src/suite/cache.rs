@@ -26,7 +26,7 @@ const HITS_PERCENT: u64 = 90;
 /// Of the blocks that the host does not have, so many of a hundred cost no message.
 const SPARED_PERCENT: u64 = 99;
 /// A check takes at least so long, so that the host can suffer from all there is.
-const LEAST_MS: u32 = 10_000;
+const LEAST: Duration = Duration::from_secs(10);
 /// How long the daemon is left alone between two disturbances.
 const LIFE: Duration = Duration::from_millis(700);
 
@@ -42,6 +42,9 @@ fn blocks() -> Result<u64> {
 /// Half of the blocks past the page cache, half through it, while the host suffers.
 pub(super) fn never_older(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let mut scene = Scene::set(bench, CHECKED_MIB, "copies 64")?;
+    // A slow guest has to notice each disturbance, too.
+    let life = scene.guest.patiently(LIFE);
+    let least_ms = scene.guest.patiently(LEAST).as_millis();
     let mut figures = Vec::new();
     for (direct, names) in [
         (1, ["direct_blocks", "direct_hits", "direct_raced"]),
@@ -49,12 +52,12 @@ pub(super) fn never_older(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     ] {
         let before = scene.status()?;
         let command = format!(
-            "tmem-workload disk --path {} --mib {CHECKED_MIB} --seed {} --blocks {} --direct {direct} --least-ms {LEAST_MS}",
+            "tmem-workload disk --path {} --mib {CHECKED_MIB} --seed {} --blocks {} --direct {direct} --least-ms {least_ms}",
             scene::MAPPED,
             bench.seed,
             blocks()? / 2
         );
-        let result = scene.disturbed(&command, deadline()?, LIFE)?;
+        let result = scene.disturbed(&command, deadline()?, life)?;
         let after = scene.status()?;
         let hits = after.of("hits")? - before.of("hits")?;
         ensure!(hits > 0, "Nothing came from the host: {after:?}");
