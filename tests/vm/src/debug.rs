@@ -37,6 +37,10 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
         "peaks_in_turn_end_sooner_with_self_ballooning_than_with_equal_shares",
         "it compares times of three guests, each of which the checkers slow down differently",
     ),
+    (
+        "cached_disk_serves_mixes_of_fio",
+        "fio needs shared memory of System V, which this kernel is built without",
+    ),
 ];
 
 /// The RAM that leaves about as much for programs as `stock_mib` leave with the stock kernel.
