@@ -11,7 +11,7 @@ use super::super::commit::Protocol;
 use super::super::header::HEADER_BYTES;
 use super::super::layout::{ENTRY_BYTES, Found, Geometry, Superblock, VERSION};
 use super::super::medium::Medium;
-use super::super::recover::{Setup, open};
+use super::super::recover::open;
 use super::super::{Durability, Mode, Opened, OpenedAs, SlotError, SlotFile};
 use super::recording::{Loss, Recording};
 use super::{SMALL, header, page, pool, setup};
@@ -20,21 +20,21 @@ use crate::handle::{PAGE_SIZE, PageBytes};
 
 /// The calls that change something, from a given one on, fail so many times.
 #[derive(Clone, Copy, Debug, Default)]
-struct Fault {
-    after: u32,
-    times: u32,
+pub(super) struct Fault {
+    pub(super) after: u32,
+    pub(super) times: u32,
 }
 
 /// A medium that fails when it is told to.
 #[derive(Clone, Debug)]
-struct Faulty {
-    inner: Recording,
-    fault: Arc<Mutex<Fault>>,
+pub(super) struct Faulty {
+    pub(super) inner: Recording,
+    pub(super) fault: Arc<Mutex<Fault>>,
     errno: Errno,
 }
 
 impl Faulty {
-    fn new(errno: Errno) -> Self {
+    pub(super) fn new(errno: Errno) -> Self {
         Self {
             inner: Recording::new(Vec::new(), Loss::File),
             fault: Arc::default(),
@@ -104,7 +104,7 @@ impl Medium for Faulty {
     }
 }
 
-fn write(file: &SlotFile, slots: std::ops::Range<u32>) -> Result<(), SlotError> {
+pub(super) fn write(file: &SlotFile, slots: std::ops::Range<u32>) -> Result<(), SlotError> {
     let pages: Vec<_> = slots.clone().map(|slot| page(slot.into())).collect();
     let headers: Vec<_> = slots
         .clone()
@@ -131,16 +131,16 @@ fn written() -> Vec<u8> {
     bytes
 }
 
-fn opened(bytes: &[u8]) -> Result<(SlotFile, Opened), SlotError> {
+pub(super) fn opened(bytes: &[u8]) -> Result<(SlotFile, Opened), SlotError> {
     let medium = Recording::new(bytes.to_vec(), Loss::File);
     open(Box::new(medium), &setup(70, Durability::Host))
 }
 
-fn place(at: u64) -> usize {
+pub(super) fn place(at: u64) -> usize {
     usize::try_from(at).unwrap()
 }
 
-fn found(file: &SlotFile) -> Vec<u32> {
+pub(super) fn found(file: &SlotFile) -> Vec<u32> {
     let mut slots = Vec::new();
     file.scan(&mut |_, _| {}, &mut |slot, _| slots.push(slot))
         .unwrap();
@@ -209,44 +209,6 @@ fn zero_that_no_fence_covered_is_not_trusted() {
     let before = medium.inner.steps();
     file.invalidate(&[0]).unwrap();
     assert!(medium.inner.steps() > before, "it did nothing");
-}
-
-#[test]
-fn slot_that_was_emptied_stays_empty_whatever_call_fails() {
-    let mut failures = 0;
-    for after in 0.. {
-        let medium = Faulty::new(Errno::IO);
-        let file = open(Box::new(medium.clone()), &setup(70, Durability::Host))
-            .unwrap()
-            .0;
-        file.put_pool(1, &pool("guest", 1)).unwrap();
-        write(&file, 0..20).unwrap();
-        *medium.fault.lock() = Fault { after, times: 1 };
-        let mut failed = 0;
-        // One by one, so that the log goes around several times, with and without a write in between.
-        for slot in 0..10 {
-            if file.invalidate(&[slot]).is_err() {
-                failed += 1;
-                file.invalidate(&[slot]).unwrap();
-            }
-            if slot % 3 == 0 && write(&file, slot..slot + 1).is_err() {
-                failed += 1;
-                write(&file, slot..slot + 1).unwrap();
-            }
-        }
-        let expected: Vec<_> = (0..20)
-            .filter(|slot| *slot >= 10 || slot % 3 == 0)
-            .collect();
-        assert_eq!(found(&file), expected);
-        drop(file);
-        let (file, _) = open(Box::new(medium.inner.clone()), &setup(70, Durability::Host)).unwrap();
-        assert_eq!(found(&file), expected, "call {after} failed");
-        if failed == 0 {
-            break;
-        }
-        failures += failed;
-    }
-    assert!(failures > 20, "{failures} calls failed");
 }
 
 #[test]
@@ -323,70 +285,6 @@ fn flipped_bit_in_one_directory_entry_is_repaired_and_in_both_told() {
     );
     file.put_pool(1, &pool("other", 2)).unwrap();
     assert!(file.damaged_pools().is_empty() && found(&file).is_empty());
-}
-
-/// A file with room for some pages in its log, and ten slots that were emptied one after the other.
-fn logged() -> (Geometry, Vec<u8>) {
-    let geometry = Geometry {
-        log_pages: 16,
-        ..SMALL
-    };
-    let medium = Recording::new(Vec::new(), Loss::File);
-    let setup = Setup {
-        geometry,
-        ..setup(70, Durability::Host)
-    };
-    let file = open(Box::new(medium.clone()), &setup).unwrap().0;
-    file.put_pool(1, &pool("guest", 1)).unwrap();
-    write(&file, 0..20).unwrap();
-    for slot in 0..10 {
-        file.invalidate(&[slot]).unwrap();
-    }
-    assert_eq!(found(&file), (10..20).collect::<Vec<_>>());
-    drop(file);
-    let mut bytes = vec![0; place(medium.length().unwrap())];
-    medium.load(0, &mut bytes).unwrap();
-    (geometry, bytes)
-}
-
-#[test]
-fn flipped_bit_in_one_page_of_the_log_is_repaired_and_in_both_refused() {
-    let (geometry, bytes) = logged();
-    for (page, bit) in [(1, 0), (4, 100), (10, 8 * 24)] {
-        let [first, second] = [0, 1].map(|twin| place(geometry.log_at(page, twin)));
-        for at in [first, second] {
-            let mut one = bytes.clone();
-            one[at + bit / 8] ^= 1 << (bit % 8);
-            let (file, opened) = opened(&one).unwrap();
-            assert_eq!(opened.repaired, 1);
-            assert_eq!(found(&file), (10..20).collect::<Vec<_>>());
-        }
-        let mut both = bytes.clone();
-        both[first + bit / 8] ^= 1 << (bit % 8);
-        both[second + bit / 8] ^= 1 << (bit % 8);
-        // The newest may as well have been torn.
-        if page < 10 {
-            let error = opened(&both).unwrap_err();
-            assert!(matches!(error, SlotError::Damaged { .. }), "{error:?}");
-        }
-    }
-}
-
-#[test]
-fn page_of_the_log_that_was_torn_can_never_be_completed() {
-    let (geometry, bytes) = logged();
-    let medium = Recording::new(bytes, Loss::File);
-    // As if the last page had been under way: the end of both twins is missing.
-    for twin in [0, 1] {
-        let at = geometry.log_at(10, twin);
-        medium.store(at + 24, &[0xff; 64]).unwrap();
-    }
-    drop(open(Box::new(medium.clone()), &setup(70, Durability::Host)).unwrap());
-    for twin in [0, 1] {
-        let mut begin = [1; 8];
-        medium.load(geometry.log_at(10, twin), &mut begin).unwrap();
-        assert_eq!(begin, [0; 8]);
-    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod files;
+mod log;
 mod model;
 mod recording;
 mod threads;

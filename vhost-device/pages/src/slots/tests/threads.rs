@@ -8,9 +8,8 @@ use super::super::layout::Geometry;
 use super::super::recover::{Setup, open};
 use super::super::{Durability, SlotFile};
 use super::recording::{Choice, Crash, Loss, Recording};
-use super::workload::{Call, Kept, check, look};
-use super::{Random, SMALL, header, page, pool, seed, setup};
-use crate::handle::PageBytes;
+use super::workload::{Call, Kept, check, look, write_pages};
+use super::{Random, SMALL, header, pool, seed, setup};
 
 const THREADS: u32 = 3;
 const SLOTS: u32 = 70;
@@ -35,12 +34,7 @@ fn work(file: &SlotFile, medium: &Recording, thread: u32, random: &mut Random) -
             let pages: BTreeMap<_, _> = numbers
                 .map(|(slot, number)| (slot, (number, header(number, 1, 1))))
                 .collect();
-            let bytes: Vec<PageBytes> = pages.values().map(|(number, _)| page(*number)).collect();
-            let entries = pages.iter().zip(&bytes);
-            let batch: Vec<_> = entries
-                .map(|((slot, (_, header)), page)| (*slot, header, page))
-                .collect();
-            file.write(&batch).unwrap();
+            write_pages(file, &pages);
             Call::Write(pages)
         };
         calls.push((begin, medium.steps(), call));

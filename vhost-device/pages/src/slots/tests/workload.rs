@@ -142,13 +142,18 @@ fn write(file: &SlotFile, kept: &Kept, random: &mut Random) -> Call {
             break;
         }
     }
+    write_pages(file, &pages);
+    Call::Write(pages)
+}
+
+/// Writes pages that follow from their numbers.
+pub(super) fn write_pages(file: &SlotFile, pages: &BTreeMap<u32, (u64, SlotHeader)>) {
     let bytes: Vec<PageBytes> = pages.values().map(|(number, _)| page(*number)).collect();
     let entries = pages.iter().zip(&bytes);
     let batch: Vec<_> = entries
         .map(|((slot, (_, header)), page)| (*slot, header, page))
         .collect();
     file.write(&batch).unwrap();
-    Call::Write(pages)
 }
 
 /// What a crash has left.
