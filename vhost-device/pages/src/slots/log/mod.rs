@@ -61,6 +61,8 @@ pub(super) struct VoidLog {
     /// The newest page that is safe.
     safe: AtomicU64,
     rests: AtomicBool,
+    /// The medium's mark when the file was opened: another one says that a fence has failed.
+    mark: u64,
     applying: Mutex<()>,
     /// Held by who writes slots, against who applies records.
     pub(super) writing: RwLock<()>,
@@ -100,6 +102,7 @@ impl VoidLog {
             voids: RwLock::default(),
             safe: AtomicU64::new(last),
             rests: AtomicBool::new(false),
+            mark: medium.mark(),
             applying: Mutex::default(),
             writing: RwLock::default(),
         };
@@ -155,12 +158,15 @@ impl VoidLog {
 }
 
 impl SlotFile {
-    /// Whether slots are emptied by the log.
+    /// Whether slots are emptied by the log. A fence that fails ends that at once, before whoever waited
+    /// for it can say so.
     fn has_log(&self) -> bool {
-        self.protocol == Protocol::OneFence && !self.log.rests.load(Ordering::Acquire)
+        self.protocol == Protocol::OneFence
+            && !self.log.rests.load(Ordering::Acquire)
+            && self.medium.mark() == self.log.mark
     }
 
-    /// Empties slots by naming them. False if that is not for the log: then nothing was done.
+    /// Empties slots by naming them. False if that is not for the log: it is to be done by their headers.
     pub(super) fn log_empty(&self, slots: &[u32]) -> io::Result<bool> {
         // Many together share pages of headers, and would take all of the log.
         let wanted = slots.len().div_ceil(RECORDS) as u64;
@@ -181,29 +187,43 @@ impl SlotFile {
         loop {
             let since = self.medium.mark();
             let ring = *self.log.ring.lock();
-            if let Some(last) = self.append(&records)? {
+            let appended = self.append(&records)?;
+            if let Some(last) = appended {
                 self.medium.fence(since)?;
-                self.log.safe.fetch_max(last, Ordering::AcqRel);
-                return Ok(true);
+                return Ok(self.publish(last));
+            }
+            if !self.has_log() {
+                return Ok(false);
             }
             if ring.last + wanted > ring.applied + u64::from(self.geometry.log_pages) {
                 self.apply_log()?;
             } else {
                 // Too much is under way.
                 self.medium.fence(since)?;
-                self.log.safe.fetch_max(ring.last, Ordering::AcqRel);
-            }
-            if !self.has_log() {
-                return Ok(false);
+                self.publish(ring.last);
             }
         }
     }
 
-    /// Stores records in pages of their own, and says which is the last. Nothing if there is no room.
+    /// A fence has passed behind this page. That makes it safe, with all before it, unless another
+    /// fence or a store has failed.
+    fn publish(&self, last: u64) -> bool {
+        let holds = self.has_log();
+        if holds {
+            self.log.safe.fetch_max(last, Ordering::AcqRel);
+        }
+        holds
+    }
+
+    /// Stores records in pages of their own, and says which is the last. Nothing if there is no room, or
+    /// if the log rests.
     fn append(&self, records: &[Record]) -> io::Result<Option<u64>> {
         let pages = u64::from(self.geometry.log_pages);
         let wanted = records.len().div_ceil(RECORDS) as u64;
         let mut ring = self.log.ring.lock();
+        if !self.has_log() {
+            return Ok(None);
+        }
         let safe = self.log.stamp();
         let room = (ring.applied + pages).min(safe + self.geometry.log_under_way());
         if ring.last + wanted > room {
@@ -218,8 +238,10 @@ impl SlotFile {
             };
             let at = self.geometry.log_at(page.sequence % pages, 0);
             let twins = [page.bytes(&self.id); 2];
-            self.medium.store(at, twins.as_flattened())?;
-            self.medium.flush(at, 2 * PAGE_SIZE as u64)?;
+            let stored = self.medium.store(at, twins.as_flattened());
+            let stored = stored.and_then(|()| self.medium.flush(at, 2 * PAGE_SIZE as u64));
+            // Before the ring is anyone else's: this page can never be safe.
+            stored.inspect_err(|_| self.log.rest())?;
             self.log.note(&page);
         }
         Ok(Some(ring.last))
@@ -227,7 +249,7 @@ impl SlotFile {
 
     /// Makes all pages of a log that rests safe, so that their records are older than what is written now.
     pub(super) fn heal_log(&self) -> io::Result<()> {
-        if !self.log.rests.load(Ordering::Acquire) {
+        if self.has_log() {
             return Ok(());
         }
         let since = self.medium.mark();
@@ -292,6 +314,9 @@ impl SlotFile {
             }
         }
         self.medium.fence(since)?;
+        if !self.has_log() {
+            return Ok(());
+        }
         {
             let mut voids = self.log.voids.write();
             for (slot, void) in old {
