@@ -24,6 +24,9 @@ pub trait Connector: Clone + Debug + Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
 
+    /// Time is the kernel's: a wait can be shorter than the runtime's timers tell. Not in a simulation.
+    const IS_REAL_TIME: bool = false;
+
     /// Connects. Whoever calls gives up after a time of his own.
     fn connect(&self, address: &str) -> impl Future<Output = io::Result<Self::Stream>>;
 

@@ -82,6 +82,8 @@ impl Network {
 impl Connector for Network {
     type Stream = Wire;
 
+    const IS_REAL_TIME: bool = true;
+
     async fn connect(&self, address: &str) -> io::Result<Wire> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         match self.allowed(address).map_err(invalid)? {

@@ -16,6 +16,7 @@
 //! `write.rs` with `commit.rs`, and `read.rs`. `lanes.rs` keeps connections, `local.rs` makes the
 //! engine's threads wait.
 
+mod alarm;
 mod commit;
 mod error;
 pub(crate) mod lanes;

@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 
 use tmem_pages::PageBytes;
 use tmem_remote_protocol::{GetEntry, Reply, Status, checksum as sum, pool};
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant};
 
 use super::error::ReadError;
 use super::session::Session;
@@ -180,9 +180,9 @@ impl<C: Connector> Session<C> {
             }
             lane.poll_reply(cx, id, &mut take)
         });
-        let done: Result<(), LaneError> = match timeout_at(begun + wait, answer).await {
-            Ok(done) => done,
-            Err(_) => {
+        let done: Result<(), LaneError> = match self.alarm.before(begun + wait, answer).await {
+            Some(done) => done,
+            None => {
                 lane.abandon(id);
                 return;
             }

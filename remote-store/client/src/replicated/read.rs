@@ -8,13 +8,14 @@
 //! that was found out.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tmem_pages::PageBytes;
 use tmem_remote_protocol::{GetEntry, Reply, Status, checksum as sum, pool};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::error::ReadError;
 use super::lanes::Call;
@@ -233,6 +234,7 @@ impl<C: Connector> Session<C> {
         page: &mut PageBytes,
         wake_at: Instant,
     ) -> Next {
+        let alarm = Rc::clone(&self.alarm);
         let budget = self.spin.budget();
         let mut looked = budget.is_zero();
         let answer = poll_fn(|cx| {
@@ -265,7 +267,7 @@ impl<C: Connector> Session<C> {
             self.spin.learn(false);
             Poll::Pending
         });
-        timeout_at(wake_at, answer).await.unwrap_or(Next::Time)
+        (alarm.before(wake_at, answer).await).unwrap_or(Next::Time)
     }
 
     fn poll_calls(

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What one thread needs to read and write: its connections, and what it has learnt of their pace.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::alarm::Alarm;
 use super::lanes::Lanes;
 use super::pace::Spin;
 use super::prefetch::Prefetched;
@@ -20,6 +22,7 @@ pub struct Session<C: Connector> {
     pub(super) view: Arc<View>,
     pub(super) random: Random,
     pub(super) spin: Spin,
+    pub(super) alarm: Rc<Alarm>,
     pub(super) prefetched: Prefetched,
     /// Where pages are put together; taken back once no store needs them.
     pub(super) bodies: BytesMut,
@@ -39,6 +42,7 @@ impl<C: Connector> Session<C> {
             view: shared.view(),
             random: Random::new(settings.seed ^ salt.wrapping_mul(0xd6e8_feb8_6659_fd93)),
             spin: Spin::new(settings.poll),
+            alarm: Rc::new(Alarm::new(C::IS_REAL_TIME)),
             prefetched: Prefetched::default(),
             bodies: BytesMut::new(),
             shared,
