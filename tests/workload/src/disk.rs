@@ -66,6 +66,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn write(&self, buffer: &mut [u8], sector: u64) -> Result<(), String> {
         let version = self.ledger.next_version();
+        for nth in 0..(buffer.len() / SECTOR) as u64 {
+            self.ledger.begin(sector + nth, version);
+        }
         for (nth, bytes) in (0..).zip(buffer.chunks_exact_mut(SECTOR)) {
             stamps::fill(bytes, self.seed, sector + nth, version);
         }
@@ -103,12 +106,16 @@ impl Run<'_> {
 
     fn read_and_check(&self, buffer: &mut [u8], sector: u64) -> Result<(), String> {
         let count = (buffer.len() / SECTOR) as u64;
-        let floors: Vec<u64> = (0..count).map(|n| self.ledger.floor(sector + n)).collect();
+        let known = |at| [self.ledger.floor(at), self.ledger.begun(at)];
+        let before: Vec<[u64; 2]> = (sector..sector + count).map(known).collect();
         self.file
             .read_exact_at(buffer, sector * SECTOR as u64)
             .map_err(|error| format!("cannot read at sector {sector}: {error}"))?;
-        for ((at, bytes), floor) in (sector..).zip(buffer.chunks_exact(SECTOR)).zip(floors) {
-            let content = stamps::look(bytes, self.seed, at, self.ledger.newest());
+        for ((at, bytes), before) in (sector..).zip(buffer.chunks_exact(SECTOR)).zip(before) {
+            let likely = [before, known(at)];
+            let [floor, _] = before;
+            let newest = self.ledger.newest();
+            let content = stamps::look(bytes, self.seed, at, newest, likely.as_flattened());
             if matches!(content, Content::Torn { .. }) {
                 self.torn.fetch_add(1, Ordering::Relaxed);
             }
@@ -116,8 +123,10 @@ impl Run<'_> {
                 let told = self.mismatches.fetch_add(1, Ordering::Relaxed);
                 if told < TOLD {
                     eprintln!(
-                        "sector {at} holds {content:?}; the floor was {floor}, and is {}",
-                        self.ledger.floor(at)
+                        "sector {at} holds {content:?}; before it was read [floor, begun] were {before:?}, now \
+                         {:?}; its bytes: {}",
+                        known(at),
+                        stamps::hexadecimal(bytes)
                     );
                 }
             }

@@ -3,9 +3,10 @@
 //! oldest version that a reader may still meet.
 //!
 //! A sector's words follow from its place, its version and the seed, so that a sector that
-//! comes back in another's place, torn, or of another version is seen. Each word but the second tells its
+//! comes back in another's place, torn, or of another version is seen. Each word but the first two tells its
 //! version, so that what a torn sector is made of is seen as well.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) const SECTOR: usize = 512;
@@ -67,8 +68,8 @@ const fn word(nth: usize, seed: u64, sector: u64, version: u64) -> u64 {
 /// The version in which the word `nth` of `sector` is this, if it is one that tells.
 const fn version_of(nth: usize, seed: u64, sector: u64, word: u64) -> Option<u64> {
     match nth {
-        0 => Some(word),
-        1 => None,
+        // Half of one version's number and half of another's is a third.
+        0 | 1 => None,
         _ => {
             let first = word.wrapping_sub(STEP.wrapping_mul(nth as u64 - 1));
             let version = unmix(first) ^ seed ^ mix(sector);
@@ -101,8 +102,9 @@ pub(crate) enum Content {
     Garbage,
 }
 
-/// Recognises a sector. Versions above `newest` there are not.
-pub(crate) fn look(bytes: &[u8], seed: u64, sector: u64, newest: u64) -> Content {
+/// Recognises a sector. Versions above `newest` there are not; `likely` ones are those that a word may be a
+/// mixture of, where no other word tells.
+pub(crate) fn look(bytes: &[u8], seed: u64, sector: u64, newest: u64, likely: &[u64]) -> Content {
     let mut head = [0; 8];
     head.copy_from_slice(&bytes[..8]);
     let version = u64::from_le_bytes(head);
@@ -113,60 +115,77 @@ pub(crate) fn look(bytes: &[u8], seed: u64, sector: u64, newest: u64) -> Content
     } else if bytes.iter().all(|byte| *byte == 0) {
         Content::Zeroes
     } else {
-        torn(bytes, seed, sector, newest).unwrap_or(Content::Garbage)
+        torn(bytes, seed, sector, newest, likely).unwrap_or(Content::Garbage)
     }
 }
 
 /// What a sector is made of, if it is made of versions and zeroes alone. Where one ends and another begins, a
-/// word may be of both.
-fn torn(bytes: &[u8], seed: u64, sector: u64, newest: u64) -> Option<Content> {
+/// word may be of several.
+fn torn(bytes: &[u8], seed: u64, sector: u64, newest: u64, likely: &[u64]) -> Option<Content> {
     let words: Vec<u64> = (bytes.chunks_exact(8))
         .map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes))
         .collect();
-    // Version 0 stands for zeroes: there is no such version.
-    let versions: Vec<Option<u64>> = (words.iter().enumerate())
-        .map(|(nth, word)| {
-            let version = if *word == 0 {
-                Some(0)
-            } else {
-                version_of(nth, seed, sector, *word)
-            };
-            version.filter(|version| *version <= newest)
-        })
+    let told = |nth: usize, word: u64| {
+        let version = version_of(nth, seed, sector, word).filter(|_| word != 0);
+        version.filter(|version| (1..=newest).contains(version))
+    };
+    let versions: BTreeSet<u64> = (words.iter().enumerate())
+        .filter_map(|(nth, word)| told(nth, *word))
         .collect();
-    let known = |nth: &usize| versions.get(*nth).copied().flatten();
+    let mut zeroes = false;
     for (nth, found) in words.iter().enumerate() {
-        let is_sector = nth == 1 && *found == sector;
-        if is_sector || known(&nth).is_some() {
+        if told(nth, *found).is_some() {
             continue;
         }
-        let before = (0..nth).rev().find_map(|nth| known(&nth))?;
-        let after = (nth + 1..words.len()).find_map(|nth| known(&nth))?;
-        let [before, after] = [before, after].map(|version| match version {
-            0 => 0,
-            version => word(nth, seed, sector, version),
-        });
-        let is_of_both = (1..8).any(|bytes| {
-            let low = (1_u64 << (8 * bytes)) - 1;
-            *found == (before & low) | (after & !low)
-        });
-        if !is_of_both {
-            return None;
+        let all = versions
+            .iter()
+            .chain(likely)
+            .filter(|version| **version > 0);
+        let mut parts: Vec<u64> = all
+            .map(|version| word(nth, seed, sector, *version))
+            .collect();
+        if !is_of(*found, &parts) {
+            parts.push(0);
+            zeroes = true;
+            if !is_of(*found, &parts) {
+                return None;
+            }
         }
     }
-    let all = || versions.iter().copied().flatten();
-    let oldest = all().filter(|version| *version > 0).min()?;
+    // Where nothing tells but the ends of words, it is zeroes that must be allowed.
+    let any = likely.iter().max().filter(|version| **version > 0);
     Some(Content::Torn {
-        oldest,
-        newest: all().max()?,
-        zeroes: all().any(|version| version == 0),
+        oldest: *versions.first().or(any)?,
+        newest: *versions.last().or(any)?,
+        zeroes,
     })
+}
+
+/// Whether each byte of a word is that of one of these. Where bytes are copied one by one, by two processors at a
+/// time, one may pass the other several times within a word.
+fn is_of(found: u64, parts: &[u64]) -> bool {
+    let is_byte = |at: usize| {
+        let mut bytes = parts.iter().map(|part| part.to_le_bytes()[at]);
+        bytes.any(|byte| byte == found.to_le_bytes()[at])
+    };
+    (0..8).all(is_byte)
+}
+
+/// A sector's words, for whoever wants to know what else it is.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    let words = bytes.chunks(8).map(|word| {
+        let digits = word.iter().rev().map(|byte| format!("{byte:02x}"));
+        digits.collect::<String>()
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// What is known of each sector.
 pub(crate) struct Ledger {
     /// The newest version whose write was acknowledged, or that was read.
     floors: Vec<AtomicU64>,
+    /// The newest version whose write began.
+    begun: Vec<AtomicU64>,
     /// The newest version that zeroed or discarded the sector, from its start on.
     zeroed: Vec<AtomicU64>,
     versions: AtomicU64,
@@ -177,6 +196,7 @@ impl Ledger {
         let zeroes = || (0..sectors).map(|_| AtomicU64::new(0)).collect();
         Self {
             floors: zeroes(),
+            begun: zeroes(),
             zeroed: zeroes(),
             versions: AtomicU64::new(0),
         }
@@ -199,6 +219,16 @@ impl Ledger {
     /// What a read that begins now must not be older than.
     pub(crate) fn floor(&self, sector: u64) -> u64 {
         Self::at(&self.floors, sector).load(Ordering::SeqCst)
+    }
+
+    /// A write of `version` begins.
+    pub(crate) fn begin(&self, sector: u64, version: u64) {
+        Self::at(&self.begun, sector).fetch_max(version, Ordering::SeqCst);
+    }
+
+    /// The newest version whose write has begun.
+    pub(crate) fn begun(&self, sector: u64) -> u64 {
+        Self::at(&self.begun, sector).load(Ordering::SeqCst)
     }
 
     /// A write of `version` was acknowledged, or a read has returned it.
@@ -246,16 +276,18 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    const MOST: u64 = 0x1_0102;
+
     #[test]
     fn sector_is_recognised_in_its_place_and_version_alone() {
         let mut bytes = [0; SECTOR];
         fill(&mut bytes, 7, 100, 3);
-        assert_eq!(look(&bytes, 7, 100, 9), Content::Version(3));
-        assert_eq!(look(&bytes, 7, 101, 9), Content::Garbage);
-        assert_eq!(look(&bytes, 8, 100, 9), Content::Garbage);
+        assert_eq!(look(&bytes, 7, 100, MOST, &[]), Content::Version(3));
+        assert_eq!(look(&bytes, 7, 101, MOST, &[]), Content::Garbage);
+        assert_eq!(look(&bytes, 8, 100, MOST, &[]), Content::Garbage);
         bytes[SECTOR - 1] ^= 1;
-        assert_eq!(look(&bytes, 7, 100, 9), Content::Garbage);
-        assert_eq!(look(&[0; SECTOR], 7, 100, 9), Content::Zeroes);
+        assert_eq!(look(&bytes, 7, 100, MOST, &[]), Content::Garbage);
+        assert_eq!(look(&[0; SECTOR], 7, 100, MOST, &[]), Content::Zeroes);
     }
 
     #[test]
@@ -287,7 +319,7 @@ mod tests {
     fn words_tell_their_version() {
         for version in [1, 2, 77, u64::MAX] {
             assert_eq!(unmix(mix(version)), version);
-            for nth in [0, 2, 3, WORDS - 1] {
+            for nth in [2, 3, WORDS - 1] {
                 let word = word(nth, 7, 100, version);
                 assert_eq!(version_of(nth, 7, 100, word), Some(version), "word {nth}");
             }
@@ -296,42 +328,80 @@ mod tests {
 
     #[test]
     fn torn_sector_is_seen_wherever_it_is_torn() {
+        // Half of one number and half of the other is a third, which may be beyond the newest.
+        const OLD: u64 = 0x1_00f0;
+        let torn = |oldest, newest, zeroes| Content::Torn {
+            oldest,
+            newest,
+            zeroes,
+        };
         let [mut old, mut new] = [[0; SECTOR]; 2];
-        fill(&mut old, 7, 100, 5);
-        fill(&mut new, 7, 100, 3);
+        fill(&mut old, 7, 100, OLD);
+        fill(&mut new, 7, 100, MOST);
         for at in 1..SECTOR {
-            let mut bytes = old;
-            bytes[at..].copy_from_slice(&new[at..]);
-            let content = look(&bytes, 7, 100, 9);
+            let mut bytes = new;
+            bytes[at..].copy_from_slice(&old[at..]);
+            let content = look(&bytes, 7, 100, MOST, &[OLD, MOST]);
             match at {
-                // The number of the version itself, in which small ones differ in one byte.
-                1..=7 => assert_eq!(
-                    content,
-                    Content::Torn {
-                        oldest: 3,
-                        newest: 5,
-                        zeroes: false
-                    }
-                ),
-                // Of which version the rest of the last word is, no other word says.
-                505.. => assert_eq!(content, Content::Garbage),
-                _ => assert_eq!(
-                    content,
-                    Content::Torn {
-                        oldest: 3,
-                        newest: 5,
-                        zeroes: false
-                    },
-                    "torn at {at}"
-                ),
+                // All of the words that tell are of one version.
+                ..24 => assert_eq!(content, torn(OLD, OLD, false), "torn at {at}"),
+                505.. => assert_eq!(content, torn(MOST, MOST, false), "torn at {at}"),
+                _ => assert_eq!(content, torn(OLD, MOST, false), "torn at {at}"),
+            }
+            // Without any hint the middle tells enough.
+            if (24..504).contains(&at) {
+                assert_eq!(look(&bytes, 7, 100, MOST, &[]), content, "torn at {at}");
             }
             bytes[300] ^= 1;
-            assert_eq!(look(&bytes, 7, 100, 9), Content::Garbage, "torn at {at}");
+            assert_eq!(look(&bytes, 7, 100, MOST, &[OLD, MOST]), Content::Garbage);
         }
         // Of a version that there is not.
-        let mut bytes = old;
-        bytes[256..].copy_from_slice(&new[256..]);
-        assert_eq!(look(&bytes, 7, 100, 4), Content::Garbage);
+        let mut bytes = new;
+        bytes[256..].copy_from_slice(&old[256..]);
+        assert_eq!(look(&bytes, 7, 100, OLD, &[OLD]), Content::Garbage);
+        // Zeroes on the one side, or on the other.
+        for at in 1..SECTOR {
+            for (mut bytes, zeroes) in [(new, at..SECTOR), (new, 0..at)] {
+                bytes[zeroes].fill(0);
+                let content = look(&bytes, 7, 100, MOST, &[0, MOST]);
+                let is_zero = matches!(
+                    content,
+                    Content::Torn {
+                        oldest: MOST,
+                        newest: MOST,
+                        zeroes: true
+                    }
+                );
+                // The upper bytes of the version's number are zero anyway.
+                let is_whole = content == Content::Version(MOST);
+                let is_empty = content == Content::Zeroes;
+                assert!(
+                    is_zero || is_whole || is_empty,
+                    "zeroes at {at}: {content:?}"
+                );
+                assert!(is_zero || at < 8, "zeroes at {at}: {content:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sector_that_a_read_and_a_write_ran_through_side_by_side_is_torn() {
+        let [mut old, mut new] = [[0; SECTOR]; 2];
+        fill(&mut old, 7, 100, 34_606);
+        fill(&mut new, 7, 100, 34_981);
+        let mut bytes = new;
+        bytes[465] = old[465];
+        bytes[473..].copy_from_slice(&old[473..]);
+        let content = look(&bytes, 7, 100, MOST, &[]);
+        let oldest_newest = |content| match content {
+            Content::Torn {
+                oldest,
+                newest,
+                zeroes: false,
+            } => (oldest, newest),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(oldest_newest(content), (34_606, 34_981));
     }
 
     #[test]
