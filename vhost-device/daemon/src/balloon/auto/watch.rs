@@ -152,7 +152,7 @@ impl Watch {
             Mood::Resting => self.resting(settings, report, size, figures, scarce),
             Mood::Idle => self.idle(settings, report, size, figures, scarce),
             Mood::Steady => {
-                let low = size.saturating_sub(size / settings.share_part.max(1));
+                let low = size - size.div_ceil(settings.share_part.max(1));
                 let mut view = self.view(report, size, low, size, settings.steady_factor);
                 view.reason = reason;
                 view
@@ -306,7 +306,7 @@ impl Watch {
         size: u64,
         reason: Reason,
     ) -> View {
-        let low = size.saturating_sub(size / settings.share_part.max(1));
+        let low = size - size.div_ceil(settings.share_part.max(1));
         let high = self.wanted.max(size);
         let mut view = self.view(report, size, low, high, settings.pressed_factor);
         view.pressed = true;
@@ -356,11 +356,11 @@ impl Watch {
         let sore = self.sore.map_or(0, |sore| sore.size).min(size);
         let high = (size - spare / settings.idle_part.max(1)).max(sore);
         let is_sore = sore > size - size / settings.cold_part.max(1);
-        let asked = spare / settings.asked_part.max(1) + size / settings.cold_part.max(1);
+        let asked = spare / settings.asked_part.max(1) + size.div_ceil(settings.cold_part.max(1));
         // A sore guest has shown that it needs what it has, as much as one that is pressed now.
         let (low, factor) = if is_sore {
             (
-                size.saturating_sub(size / settings.share_part.max(1)),
+                size - size.div_ceil(settings.share_part.max(1)),
                 settings.pressed_factor,
             )
         } else if scarce {

@@ -190,3 +190,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_last_pages_over_a_budget_go_too() {
+    for faults in [0, 2000] {
+        let mut guest = Puppet::new(NAMES[0], 64 * MIB);
+        guest.floor = 0;
+        let budget = Some(0);
+        let (mut controller, mut now) = started(budget, &mut [&mut guest]);
+        for _ in 0..400 {
+            now += SECOND;
+            guest.reports(now, |f| {
+                f.swap_ins += faults;
+                f.available = 0;
+                f.free = 0;
+            });
+            step(&mut controller, now, budget, &mut [&mut guest]);
+        }
+        assert_eq!(guest.size(), 0, "{faults} faults a second");
+    }
+}
