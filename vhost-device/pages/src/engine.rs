@@ -84,18 +84,18 @@ fn outnumber(mapping: &Mapping, store: &dyn SlotStore) {
     }
 }
 
-/// What is in a PM file when its map is new: taken over if that is wanted, forgotten if not.
+/// What is in a PM file when its map is new: taken over if that is wanted, forgotten if not. If it was
+/// taken over, says how many pages were damaged.
 fn import(
     mapping: &Mapping,
     stores: &Stores,
     lower: &[Option<LowerTier>; LOWER],
-) -> Result<bool, EngineError> {
-    let mut kept = false;
+) -> Result<Option<u64>, EngineError> {
+    let mut kept = None;
     for tier in lower.iter().flatten() {
         let pools = tier.store.pools();
         if stores.keep_over_reboot && tier.lower == Lower::Pm && !pools.is_empty() {
-            recover::import(mapping, tier)?;
-            kept = true;
+            kept = Some(recover::import(mapping, tier)?);
             continue;
         }
         for (slot, _) in pools {
@@ -192,13 +192,18 @@ impl Engine {
         let huge = files.huge_block()?;
         let mapping = Mapping::new(files.map, files.frames, layout, huge).map_err(memory)?;
         let lower = bind(&mapping, &stores)?;
-        let kept = fresh && import(&mapping, &stores, &lower)?;
-        let found = if fresh && !kept {
+        let kept = if fresh {
+            import(&mapping, &stores, &lower)?
+        } else {
+            None
+        };
+        let found = if fresh && kept.is_none() {
             recover::fresh(mapping)
         } else {
             recover::recover(mapping, &lower).map_err(memory)?
         };
-        let report = found.report;
+        let mut report = found.report;
+        report.damaged += kept.unwrap_or(0);
         Ok((Arc::new(Self::with(found, lower, claim)), report))
     }
 

@@ -7,6 +7,7 @@
 mod tiered;
 
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,7 +16,7 @@ use tiered::House;
 use tmem_pages::slots::{Durability, PoolEntry, ScanReport, SlotError, SlotFile, SlotHeader};
 use tmem_pages::{
     Engine, EngineConfig, EngineError, EngineFiles, Epoch, GetResult, ObjectId, PageBytes,
-    PageIndex, PutResult, SlotStore, SlotWrite, Stores, Tier,
+    PageIndex, PutResult, Recovery, SlotStore, SlotWrite, Stores, Tier,
 };
 
 /// A store that does as it is told.
@@ -281,8 +282,15 @@ fn request_forgets_its_pages_below_in_one_call() {
     house.check_pages(0, 200);
 }
 
+/// Where the headers of a file of slots begin.
+const FIRST_HEADER: u64 = 18 << 20;
+
 /// An engine on a file of slots that outlives the host.
-fn on_host_file(file: &std::fs::File, files: &EngineFiles, keep_over_reboot: bool) -> Arc<Engine> {
+fn on_host_file(
+    file: &std::fs::File,
+    files: &EngineFiles,
+    keep_over_reboot: bool,
+) -> (Arc<Engine>, Recovery) {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let path = Path::new(&path);
     let file = std::fs::File::options()
@@ -301,9 +309,7 @@ fn on_host_file(file: &std::fs::File, files: &EngineFiles, keep_over_reboot: boo
         workers_max: 2,
         guests_max: 4,
     };
-    Engine::open_tiered(config, files.try_clone().unwrap(), stores)
-        .unwrap()
-        .0
+    Engine::open_tiered(config, files.try_clone().unwrap(), stores).unwrap()
 }
 
 #[test]
@@ -313,7 +319,7 @@ fn file_that_outlives_its_map_serves_the_next_one_as_asked() {
     for round in 0..3 {
         // What the last map had there is forgotten, and pages go there again.
         let files = map();
-        let mut house = House::on(on_host_file(&file, &files, false), &[200]);
+        let mut house = House::on(on_host_file(&file, &files, false).0, &[200]);
         house.guests[0].begin_epoch(Epoch([round; 16]));
         house.make_pools();
         (0..200).for_each(|number| house.put(0, number));
@@ -324,7 +330,8 @@ fn file_that_outlives_its_map_serves_the_next_one_as_asked() {
         house.engine.self_check();
     }
     // The host has ended: what had left DRAM is there, the rest is not, and nothing is older.
-    let engine = on_host_file(&file, &map(), true);
+    let (engine, report) = on_host_file(&file, &map(), true);
+    assert_eq!(report.damaged, 0);
     let mut house = House::on(engine, &[200]);
     assert_eq!(house.guests[0].epoch(), Some(Epoch([2; 16])));
     let hits = (0..200).filter(|number| house.try_get(0, *number) == GetResult::Hit);
@@ -332,4 +339,17 @@ fn file_that_outlives_its_map_serves_the_next_one_as_asked() {
     assert!((140..200).contains(&hits), "{hits} pages came back");
     assert_eq!(house.engine.stats().total.corrupt, 0);
     house.engine.self_check();
+    drop(house);
+    // A page whose header has lost a bit is told of.
+    let at = (0..200).map(|slot| FIRST_HEADER + slot * 64).find(|at| {
+        let mut line = [0; 64];
+        file.read_exact_at(&mut line, *at).unwrap();
+        line[60..] != [0; 4]
+    });
+    let at = at.expect("a slot with a page") + 20;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    let (_, report) = on_host_file(&file, &map(), true);
+    assert_eq!(report.damaged, 1);
 }

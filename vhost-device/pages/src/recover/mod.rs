@@ -68,8 +68,8 @@ pub struct Recovery {
     /// Frames that the dead process had in use and that hold no page: replaced, flushed, or on
     /// their way.
     pub frames_freed: u64,
-    /// Pages that cannot be told any more, because index and frame table disagree. Those of dense
-    /// pools answer [`GetResult::Corrupt`](crate::GetResult::Corrupt) until they are put or flushed.
+    /// Pages that cannot be told any more, because index and frame table disagree, or because a slot of
+    /// a file that is taken over is damaged or cannot be read. Those of dense pools of the former answer [`GetResult::Corrupt`](crate::GetResult::Corrupt) until they are put or flushed.
     pub damaged: u64,
     /// Requests that had taken pages and of which nobody here knows whether they were answered:
     /// see [`Guest::unresolved`](crate::Guest::unresolved).

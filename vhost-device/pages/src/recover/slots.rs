@@ -82,8 +82,8 @@ impl Slotted {
 }
 
 /// Writes into an empty map what a store knows of guests, pools and pages. Recovery then finds it as if
-/// a process had left it.
-pub(crate) fn import(mapping: &Mapping, tier: &LowerTier) -> Result<(), EngineError> {
+/// a process had left it. Says how many slots held a page, or may have, that nobody can tell any more.
+pub(crate) fn import(mapping: &Mapping, tier: &LowerTier) -> Result<u64, EngineError> {
     let mut pools = BTreeMap::new();
     for (slot, entry) in tier.store.pools() {
         let guest = slot / tmem_abi::POOLS_MAX;
@@ -110,11 +110,11 @@ pub(crate) fn import(mapping: &Mapping, tier: &LowerTier) -> Result<(), EngineEr
         }
     };
     let scanned = tier.store.scan(&mut found);
-    scanned.map_err(|source| EngineError::Store {
+    let scanned = scanned.map_err(|source| EngineError::Store {
         tier: tier.lower.tier(),
         source,
     })?;
-    Ok(())
+    Ok((scanned.damaged.len() + scanned.unreadable.len()) as u64 + scanned.unread)
 }
 
 /// Notes where a page is.

@@ -8,12 +8,10 @@
 //!   fence has passed. So the word can only be zero or the new one. With two fences the new one is
 //!   stored when all it speaks of is safe. With one fence the word says that it is fresh, and a scan
 //!   believes it only if the header's CRC and the page's are right.
-//! - **All that was acknowledged is found.** The last fence covers all stores of the batch. Settling
-//!   stores the same line with another state, after that fence: any mixture of the two is the page.
+//! - **All that was acknowledged is found.** The last fence covers all stores of the batch.
 //! - **What was invalidated stays away.** The zero is one store of 8 bytes, behind which a fence
-//!   passes. Before it, the slot is taken from the list of those to settle; the lock of that list is
-//!   held over the settling stores, so none of them comes after the zero. Where a fence waits for each
-//!   page that was stored to, the [log](super::log) says it of many slots by one store.
+//!   passes. Where a fence waits for each page that was stored to, the [log](super::log) says it of many
+//!   slots by one store; and it says which headers are fresh no longer.
 //!
 //! Between process and page cache nothing is lost or reordered: a kill leaves a prefix of the stores,
 //! and so the order of the stores is enough. A page that its map finds again needs no header there, and
@@ -22,7 +20,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use super::header::{COMMIT_AT, EMPTY, Line, State, settled, uncommitted};
+use super::header::{COMMIT_AT, EMPTY, Line, State, uncommitted};
 use super::{Durability, SlotError, SlotFile, SlotHeader};
 use crate::handle::{PAGE_SIZE, PageBytes};
 
@@ -128,8 +126,9 @@ impl SlotFile {
     /// Commits pages, sorted by slot, to slots that are empty.
     fn write_empty(&self, batch: &[(u32, &SlotHeader, &PageBytes)], since: u64) -> io::Result<()> {
         self.heal_log()?;
+        let logged = self.begin_batch()?;
         let _writing = self.log.writing.read();
-        let stamp = self.log.stamp();
+        let stamp = logged.map_or_else(|| self.log.stamp(), |logged| logged.stamp);
         let state = match self.protocol {
             Protocol::OneFence => State::Fresh,
             _ => State::Settled,
@@ -148,7 +147,11 @@ impl SlotFile {
         }
         // The log must know of it before anyone else may apply its records.
         let committed = self.commit(&entries, since);
-        committed.inspect_err(|_| self.log.rest())
+        committed.inspect_err(|_| self.log.rest())?;
+        if let Some(logged) = logged {
+            self.end_batch(logged);
+        }
+        Ok(())
     }
 
     fn commit(&self, entries: &[Entry<'_>], since: u64) -> io::Result<()> {
@@ -158,12 +161,9 @@ impl SlotFile {
                 self.store_lines(&lines(entries, |line| *line))
             }
             Protocol::OneFence => {
-                self.settle()?;
                 self.store_pages(entries)?;
                 self.store_lines(&lines(entries, |line| *line))?;
-                self.medium.fence(since)?;
-                self.fresh.lock().extend(lines(entries, |line| *line));
-                Ok(())
+                self.medium.fence(since)
             }
             Protocol::TwoFences => {
                 self.store_pages(entries)?;
@@ -185,19 +185,6 @@ impl SlotFile {
                 self.store_lines(&lines(entries, |line| *line))
             }
         }
-    }
-
-    /// Tells the headers of earlier batches that their pages are safe. Whether a later fence covers
-    /// that does not matter.
-    pub(super) fn settle(&self) -> io::Result<()> {
-        let mut fresh = self.fresh.lock();
-        let lines: Vec<_> = fresh
-            .iter()
-            .map(|(slot, line)| (*slot, settled(line)))
-            .collect();
-        self.store_lines(&lines)?;
-        fresh.clear();
-        Ok(())
     }
 
     /// Empties those slots that are not known to be empty, durably.
@@ -234,7 +221,6 @@ impl SlotFile {
         }
         let since = self.medium.mark();
         for slot in slots {
-            self.fresh.lock().remove(slot);
             let at = self.geometry.header_at(*slot) + COMMIT_AT as u64;
             self.medium.store(at, &EMPTY)?;
             self.medium.flush(at, EMPTY.len() as u64)?;

@@ -124,13 +124,6 @@ pub(super) fn uncommitted(line: &Line) -> Line {
     line
 }
 
-/// The same line in the settled state.
-pub(super) fn settled(line: &Line) -> Line {
-    let mut line = *line;
-    line[60..].copy_from_slice(&State::Settled.tag().to_le_bytes());
-    line
-}
-
 /// Reads a line.
 pub(super) fn parse(line: &Line, id: &[u8; 16], slot: u32) -> Parsed {
     let long = |at: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|byte| line[at + byte]));
@@ -161,6 +154,18 @@ pub(super) fn parse(line: &Line, id: &[u8; 16], slot: u32) -> Parsed {
         },
         _ => Parsed::Damaged,
     }
+}
+
+/// The header of a line that is sound but for one bit.
+pub(super) fn repaired(line: &Line, id: &[u8; 16], slot: u32) -> Option<SlotHeader> {
+    (0..8 * HEADER_BYTES).find_map(|bit| {
+        let mut line = *line;
+        line[bit / 8] ^= 1 << (bit % 8);
+        match parse(&line, id, slot) {
+            Parsed::Page { header, .. } => Some(header),
+            _ => None,
+        }
+    })
 }
 
 fn sum(id: &[u8; 16], slot: u32, line: &Line) -> u32 {
@@ -203,8 +208,6 @@ mod tests {
             assert_eq!(parse(&line, &ID, 5), page);
             assert_eq!(parse(&uncommitted(&line), &ID, 5), Parsed::Empty);
         }
-        let fresh = header().line(&ID, 5, State::Fresh, 3);
-        assert_eq!(settled(&fresh), header().line(&ID, 5, State::Settled, 3));
     }
 
     #[test]
@@ -215,6 +218,19 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(parse(&flipped, &ID, 5), Parsed::Damaged, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn one_flipped_bit_hides_no_header() {
+        let line = header().line(&ID, 5, State::Fresh, 3);
+        for bit in 0..8 * HEADER_BYTES {
+            let mut flipped = line;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(repaired(&flipped, &ID, 5), Some(header()), "bit {bit}");
+        }
+        let mut torn = line;
+        torn[8..16].fill(0);
+        assert_eq!(repaired(&torn, &ID, 5), None);
     }
 
     #[test]

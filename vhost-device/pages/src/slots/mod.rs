@@ -27,12 +27,12 @@
 //! | | order | fences |
 //! | --- | --- | --- |
 //! | file, process | pages, then headers, if any: the page cache keeps the order | none |
-//! | file, host | pages and headers, whose state is *fresh*; *settled* with the next batch | 1 |
+//! | file, host | pages and headers, whose state is *fresh* until the log says otherwise | 1 |
 //! | DAX | pages and headers without commit words, fence, commit words, fence | 2 |
 //!
 //! A fresh header says that its page was written with it. A scan reads those pages, and a page that
-//! fails its checksum was never acknowledged. They are those of the last batch, since each batch
-//! settles the one before it, for no fence of its own.
+//! fails its checksum was never acknowledged. They are those of the last batches: each batch has a page
+//! of the log say of the ones before it that they are settled, under its own fence.
 //!
 //! # What it leaves to its caller
 //! A slot belongs to one thread while it is written or invalidated, and is read only by who knows that
@@ -58,7 +58,6 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -72,7 +71,6 @@ use crate::handle::PageBytes;
 use crate::records::GUEST_NAME_MAX;
 use commit::Protocol;
 use directory::Directory;
-use header::Line;
 use layout::{Geometry, Superblock};
 use log::VoidLog;
 use medium::{FileMedium, Medium};
@@ -147,8 +145,6 @@ pub struct SlotFile {
     log: VoidLog,
     /// Slots were to be emptied, and perhaps only the page cache knows of it.
     in_doubt: AtomicBool,
-    /// Committed slots whose headers are fresh, with these lines.
-    fresh: Mutex<BTreeMap<u32, Line>>,
 }
 
 /// The superblock as it is now, and what its twins say.
@@ -321,8 +317,8 @@ impl SlotFile {
         let read = (self.medium).load(self.geometry.header_at(slot), &mut line);
         read.map_err(|source| SlotError::Unreadable { slot, source })?;
         match self.judge(slot, &line) {
-            Judged::Page(header, _) => Ok(Some(header)),
-            Judged::Empty | Judged::Unfinished => Ok(None),
+            Judged::Page(header) => Ok(Some(header)),
+            Judged::Empty | Judged::Unfinished | Judged::Unread => Ok(None),
             Judged::Damaged => Err(SlotError::DamagedHeader { slot }),
         }
     }
@@ -407,6 +403,6 @@ impl SlotFile {
 impl Drop for SlotFile {
     fn drop(&mut self) {
         // The next scan has less to read; without it, nothing is lost.
-        let _ = self.settle();
+        let _ = self.end_log();
     }
 }

@@ -227,7 +227,6 @@ fn build(
         empty: RwLock::default(),
         log,
         in_doubt: AtomicBool::new(false),
-        fresh: Mutex::default(),
     };
     file.resize_empty(slots);
     Ok((file, repaired))

@@ -6,7 +6,7 @@
 //! page is read and its checksum verified: if it fails, the page was never acknowledged, or it was in
 //! the last batch before a crash and has been damaged since, which cannot be told apart.
 
-use super::header::{HEADER_BYTES, Line, Parsed, State, parse};
+use super::header::{HEADER_BYTES, Line, Parsed, State, parse, repaired};
 use super::{SlotError, SlotFile, SlotHeader};
 use crate::checksum;
 use crate::handle::PAGE_SIZE;
@@ -20,6 +20,8 @@ pub struct ScanReport {
     pub orphans: u64,
     /// Pages that were never acknowledged and are not all there.
     pub unfinished: u64,
+    /// Pages of which it cannot be told whether they were acknowledged, as they cannot be read.
+    pub unread: u64,
     /// Slots that held a page, with a header that is damaged.
     pub damaged: Vec<u32>,
     /// Slots whose header cannot be read.
@@ -46,6 +48,7 @@ impl SlotFile {
         let segment = self.geometry.segment_slots;
         let mut lines = vec![[0; HEADER_BYTES]; SCAN_HEADERS as usize];
         let mut failure = None;
+        let mut unfinished = Vec::new();
         let mut first = 0;
         while first < slots {
             let left = (slots - first).min(segment - first % segment);
@@ -60,7 +63,10 @@ impl SlotFile {
                     Err(_) => self.medium.load(self.geometry.header_at(slot), line),
                 };
                 match read {
-                    Ok(()) => self.count(slot, line, &mut report, found),
+                    Ok(()) => match self.judge(slot, line) {
+                        Judged::Unfinished => unfinished.push(slot),
+                        judged => self.count(slot, judged, &mut report, found),
+                    },
                     Err(error) => {
                         report.unreadable.push(slot);
                         failure = Some(error);
@@ -72,28 +78,37 @@ impl SlotFile {
         }
         match failure {
             Some(error) if report.unreadable.len() == slots as usize => {
-                Err(self.failed("scan", error))
+                return Err(self.failed("scan", error));
             }
-            _ => Ok(report),
+            // Whatever cannot be read now might be had later.
+            Some(_) => {}
+            None if report.unread == 0 => self.settle_scanned(&unfinished),
+            None => {}
+        }
+        report.unfinished = unfinished.len() as u64;
+        Ok(report)
+    }
+
+    /// All that is fresh is whole but for these slots: once they are empty, nobody needs to look again. It
+    /// does no harm if that cannot be had.
+    fn settle_scanned(&self, unfinished: &[u32]) {
+        if self.invalidate(unfinished).is_ok() {
+            self.log.settle_opened();
         }
     }
 
     fn count(
         &self,
         slot: u32,
-        line: &Line,
+        judged: Judged,
         report: &mut ScanReport,
         found: &mut dyn FnMut(u32, SlotHeader),
     ) {
-        match self.judge(slot, line) {
-            Judged::Empty => {}
-            Judged::Unfinished => report.unfinished += 1,
+        match judged {
+            Judged::Empty | Judged::Unfinished => {}
+            Judged::Unread => report.unread += 1,
             Judged::Damaged => report.damaged.push(slot),
-            Judged::Page(header, state) => {
-                if state == State::Fresh {
-                    // The fence of the opening has covered it; the next batch may say so.
-                    self.fresh.lock().insert(slot, *line);
-                }
+            Judged::Page(header) => {
                 let mut directory = self.directory.lock();
                 if directory.has_pool_of(&header) {
                     drop(directory);
@@ -119,25 +134,34 @@ impl SlotFile {
                 self.learn_empty(slot);
                 Judged::Empty
             }
-            Parsed::Unfinished => Judged::Unfinished,
+            Parsed::Unfinished => match repaired(line, &self.id, slot) {
+                // Torn lines are not off by a bit: this one was whole.
+                Some(header) if self.is_whole(slot, &header) == Some(true) => Judged::Damaged,
+                _ => Judged::Unfinished,
+            },
             Parsed::Damaged => Judged::Damaged,
-            Parsed::Page { header, state, .. } => {
-                if state == State::Settled || self.is_whole(slot, &header) {
-                    Judged::Page(header, state)
-                } else {
-                    Judged::Unfinished
+            Parsed::Page {
+                header,
+                state,
+                stamp,
+            } => {
+                if state == State::Settled || self.log.has_settled(stamp) {
+                    return Judged::Page(header);
+                }
+                match self.is_whole(slot, &header) {
+                    Some(true) => Judged::Page(header),
+                    Some(false) => Judged::Unfinished,
+                    None => Judged::Unread,
                 }
             }
         }
     }
 
-    /// Whether all of a page has arrived that was written together with its header.
-    fn is_whole(&self, slot: u32, header: &SlotHeader) -> bool {
-        if self.fresh.lock().contains_key(&slot) {
-            return true;
-        }
+    /// Whether all of a page has arrived; nothing if it cannot be read.
+    fn is_whole(&self, slot: u32, header: &SlotHeader) -> Option<bool> {
         let mut page = [0; PAGE_SIZE];
-        self.read(slot, &mut page).is_ok() && checksum::of(&page) == header.checksum
+        self.read(slot, &mut page).ok()?;
+        Some(checksum::of(&page) == header.checksum)
     }
 }
 
@@ -148,8 +172,10 @@ pub(super) enum Judged {
     Empty,
     /// A page that was never acknowledged, not all of it.
     Unfinished,
+    /// A page that may never have been acknowledged, and cannot be read.
+    Unread,
     /// A page that nobody can name any more.
     Damaged,
-    /// This page, and whether its header says that it was safe before.
-    Page(SlotHeader, State),
+    /// This page.
+    Page(SlotHeader),
 }

@@ -14,6 +14,16 @@
 //! A new header goes over a void one, and after a crash its line may be a mixture of the two. With the
 //! new commit word the CRC tells; with the old one, the record knows it.
 //!
+//! # What is settled
+//! A header that was written together with its page is *fresh*: after a crash of the host, the page's
+//! checksum tells whether it arrived. Each batch of pages comes with a page of the log, under the same
+//! fence, which says which earlier ones need no such look: *all headers with stamps below n are safe*,
+//! where no batch with an older stamp is under way. So nothing has to be stored to a header again.
+//!
+//! What an earlier process has left may be settled once a scan has looked at it, and emptied what is not
+//! whole; or at once, if the host has not rebooted since the newest page. For that, pages have the
+//! number of the boot, as soon as all that is older is settled.
+//!
 //! # How room is made
 //! Before a page of the ring is written over, its records must have been *applied*: headers that are
 //! still void are emptied, and a fence has passed. Half of the ring at a time, when nobody waits if
@@ -60,6 +70,11 @@ pub(super) struct VoidLog {
     voids: RwLock<BTreeMap<u32, Void>>,
     /// The newest page that is safe.
     safe: AtomicU64,
+    /// Headers with stamps below this are safe.
+    settled: AtomicU64,
+    /// The number of this boot, and the newest page when the file was opened.
+    boot: [u8; 16],
+    opened: u64,
     rests: AtomicBool,
     /// The medium's mark when the file was opened: another one says that a fence has failed.
     mark: u64,
@@ -68,12 +83,24 @@ pub(super) struct VoidLog {
     pub(super) writing: RwLock<()>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Ring {
     /// The newest page.
     last: u64,
     /// Pages up to this one may be written over.
     applied: u64,
+    /// Stamps of batches that are under way, with how many have each.
+    batches: BTreeMap<u64, u32>,
+    /// The number of this boot, once all that is older is settled.
+    boot: Option<[u8; 16]>,
+}
+
+/// Pages that were stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Appended {
+    /// For headers that are written under the fence that makes the pages safe.
+    pub(super) stamp: u64,
+    last: u64,
 }
 
 impl VoidLog {
@@ -94,13 +121,22 @@ impl VoidLog {
             });
         }
         let last = found.pages.last().map_or(0, |page| page.sequence);
+        // Where the boot cannot be told, it is another one.
+        let boot = (setup.boot)().unwrap_or_default();
+        let newest = found.pages.last().map(|page| page.boot);
+        let is_settled = slots == 0 || (newest == Some(boot) && boot != [0; 16]);
         let log = Self {
             ring: Mutex::new(Ring {
                 last,
                 applied: last.saturating_sub(u64::from(geometry.log_pages)),
+                batches: BTreeMap::new(),
+                boot: is_settled.then_some(boot),
             }),
             voids: RwLock::default(),
             safe: AtomicU64::new(last),
+            settled: AtomicU64::new(found.settled()),
+            boot,
+            opened: last,
             rests: AtomicBool::new(false),
             mark: medium.mark(),
             applying: Mutex::default(),
@@ -124,6 +160,16 @@ impl VoidLog {
     /// The stamp of headers that are written now.
     pub(super) fn stamp(&self) -> u64 {
         self.safe.load(Ordering::Acquire)
+    }
+
+    /// Whether a header that is fresh needs no look at its page.
+    pub(super) fn has_settled(&self, stamp: u64) -> bool {
+        stamp < self.settled.load(Ordering::Acquire)
+    }
+
+    /// All that was there when the file was opened is whole, or empty.
+    pub(super) fn settle_opened(&self) {
+        self.ring.lock().boot = Some(self.boot);
     }
 
     /// Something failed: see the module.
@@ -175,7 +221,6 @@ impl SlotFile {
         }
         let mut records = Vec::with_capacity(slots.len());
         for slot in slots.iter().copied() {
-            self.fresh.lock().remove(&slot);
             let mut crc = [0; 4];
             let at = self.geometry.header_at(slot) + COMMIT_AT as u64;
             if self.medium.load(at, &mut crc).is_err() {
@@ -184,23 +229,63 @@ impl SlotFile {
             let crc = u32::from_le_bytes(crc);
             records.push(Record { slot, crc });
         }
+        let since = self.medium.mark();
+        let Some(appended) = self.append(&records, false)? else {
+            return Ok(false);
+        };
+        self.medium.fence(since)?;
+        Ok(self.publish(appended.last))
+    }
+
+    /// A batch of pages begins, if there is a log. Its page of the log is safe with the batch.
+    pub(super) fn begin_batch(&self) -> io::Result<Option<Appended>> {
+        self.append(&[], true)
+    }
+
+    /// All of a batch is safe. One that failed is under way for ever.
+    pub(super) fn end_batch(&self, batch: Appended) {
+        let mut ring = self.log.ring.lock();
+        if let Some(count) = ring.batches.get_mut(&batch.stamp) {
+            *count -= 1;
+            if *count == 0 {
+                ring.batches.remove(&batch.stamp);
+            }
+        }
+        drop(ring);
+        self.publish(batch.last);
+    }
+
+    /// Says of all batches that they are settled, for the next one who opens the file.
+    pub(super) fn end_log(&self) -> io::Result<()> {
+        let last = self.log.ring.lock().last;
+        if last > self.log.opened {
+            self.log_empty(&[])?;
+        }
+        Ok(())
+    }
+
+    /// Stores records in pages of their own, or none in one. Nothing if the log rests.
+    fn append(&self, records: &[Record], is_batch: bool) -> io::Result<Option<Appended>> {
+        let wanted = records.len().div_ceil(RECORDS).max(1) as u64;
         loop {
             let since = self.medium.mark();
-            let ring = *self.log.ring.lock();
-            let appended = self.append(&records)?;
-            if let Some(last) = appended {
-                self.medium.fence(since)?;
-                return Ok(self.publish(last));
-            }
+            let (last, applied) = {
+                let ring = self.log.ring.lock();
+                (ring.last, ring.applied)
+            };
             if !self.has_log() {
-                return Ok(false);
+                return Ok(None);
             }
-            if ring.last + wanted > ring.applied + u64::from(self.geometry.log_pages) {
+            let appended = self.append_now(records, is_batch)?;
+            if appended.is_some() {
+                return Ok(appended);
+            }
+            if last + wanted > applied + u64::from(self.geometry.log_pages) {
                 self.apply_log()?;
             } else {
                 // Too much is under way.
                 self.medium.fence(since)?;
-                self.publish(ring.last);
+                self.publish(last);
             }
         }
     }
@@ -217,9 +302,9 @@ impl SlotFile {
 
     /// Stores records in pages of their own, and says which is the last. Nothing if there is no room, or
     /// if the log rests.
-    fn append(&self, records: &[Record]) -> io::Result<Option<u64>> {
+    fn append_now(&self, records: &[Record], is_batch: bool) -> io::Result<Option<Appended>> {
         let pages = u64::from(self.geometry.log_pages);
-        let wanted = records.len().div_ceil(RECORDS) as u64;
+        let wanted = records.len().div_ceil(RECORDS).max(1) as u64;
         let mut ring = self.log.ring.lock();
         if !self.has_log() {
             return Ok(None);
@@ -229,12 +314,23 @@ impl SlotFile {
         if ring.last + wanted > room {
             return Ok(None);
         }
-        for chunk in records.chunks(RECORDS) {
+        if is_batch {
+            *ring.batches.entry(safe).or_default() += 1;
+        }
+        if ring.boot.is_some() {
+            let oldest = ring.batches.keys().next().copied();
+            let settled = oldest.unwrap_or(safe);
+            self.log.settled.fetch_max(settled, Ordering::AcqRel);
+        }
+        let mut chunks = records.chunks(RECORDS);
+        for _ in 0..wanted {
             ring.last += 1;
             let page = LogPage {
                 sequence: ring.last,
                 safe,
-                records: chunk.to_vec(),
+                settled: self.log.settled.load(Ordering::Acquire),
+                boot: ring.boot.unwrap_or_default(),
+                records: chunks.next().unwrap_or_default().to_vec(),
             };
             let at = self.geometry.log_at(page.sequence % pages, 0);
             let twins = [page.bytes(&self.id); 2];
@@ -244,7 +340,10 @@ impl SlotFile {
             stored.inspect_err(|_| self.log.rest())?;
             self.log.note(&page);
         }
-        Ok(Some(ring.last))
+        Ok(Some(Appended {
+            stamp: safe,
+            last: ring.last,
+        }))
     }
 
     /// Makes all pages of a log that rests safe, so that their records are older than what is written now.
@@ -263,9 +362,11 @@ impl SlotFile {
             self.medium.load(at, &mut bytes)?;
             let stored = LogPage::parse(&bytes, &self.id);
             let page = stored.filter(|page| page.sequence == sequence);
-            let page = page.unwrap_or(LogPage {
+            let page = page.unwrap_or_else(|| LogPage {
                 sequence,
                 safe,
+                settled: self.log.settled.load(Ordering::Acquire),
+                boot: [0; 16],
                 records: Vec::new(),
             });
             let twins = [page.bytes(&self.id); 2];
@@ -281,7 +382,7 @@ impl SlotFile {
 
     /// Whether it is time to make room, if nobody waits.
     pub(super) fn log_fills(&self) -> bool {
-        let ring = *self.log.ring.lock();
+        let ring = self.log.ring.lock();
         let half = u64::from(self.geometry.log_pages) / 2;
         self.has_log() && ring.last >= ring.applied + half
     }
@@ -294,9 +395,11 @@ impl SlotFile {
     }
 
     fn apply_half(&self) -> io::Result<()> {
-        let ring = *self.log.ring.lock();
         let half = u64::from(self.geometry.log_pages).div_ceil(2);
-        let upto = ring.last.min(ring.applied + half);
+        let upto = {
+            let ring = self.log.ring.lock();
+            ring.last.min(ring.applied + half)
+        };
         let old: Vec<_> = {
             let voids = self.log.voids.read();
             let old = voids.iter().filter(|(_, void)| void.sequence <= upto);

@@ -30,37 +30,37 @@ pub(super) struct Found {
     pub(super) is_damaged: bool,
 }
 
+impl Found {
+    /// What the newest page that is safe says of it, or a later one.
+    pub(super) fn settled(&self) -> u64 {
+        let settled = self.pages.iter().map(|page| page.settled);
+        settled.max().unwrap_or(0)
+    }
+}
+
+/// Places that are read at a time.
+const READ_PLACES: usize = 64;
+
+type Twins = [PageBytes; 2];
+
 /// Reads a log, and makes it one that can be gone on with. All of the file is safe.
 pub(super) fn read(medium: &dyn Medium, geometry: Geometry, id: &[u8; 16]) -> io::Result<Found> {
     let mut found = Found::default();
     let mut torn = Vec::new();
     let since = medium.mark();
-    for place in written(medium, geometry) {
-        let at = [0, 1].map(|twin| geometry.log_at(place, twin));
-        let mut twins = [[0; PAGE_SIZE]; 2];
-        for (at, twin) in at.iter().zip(&mut twins) {
-            medium.load(*at, twin)?;
+    let pages = u64::from(geometry.log_pages);
+    let mut chunk: Vec<Twins> = vec![[[0; PAGE_SIZE]; 2]; READ_PLACES];
+    let mut from = 0;
+    while let Some(first) = next_written(medium, geometry, from) {
+        let left = usize::try_from(pages - first).unwrap_or(READ_PLACES);
+        let these = chunk.get_mut(..left.min(READ_PLACES)).unwrap_or_default();
+        let bytes = these.as_flattened_mut().as_flattened_mut();
+        medium.load(geometry.log_at(first, 0), bytes)?;
+        from = first;
+        for twins in these {
+            look(medium, geometry, id, (from, twins), &mut found, &mut torn)?;
+            from += 1;
         }
-        let said = twins.map(|twin| {
-            let page = LogPage::parse(&twin, id);
-            page.filter(|page| page.sequence % u64::from(geometry.log_pages) == place)
-        });
-        let [first, second] = said.each_ref().map(Option::as_ref).map(sequence);
-        let Some(page) = said.into_iter().flatten().max_by_key(|page| page.sequence) else {
-            torn.extend(
-                at.iter()
-                    .zip(&twins)
-                    .filter(|(_, twin)| is_begun(twin))
-                    .map(|(at, _)| *at),
-            );
-            continue;
-        };
-        if first != second {
-            let stale = usize::from(first > second);
-            store(medium, at[stale], &page.bytes(id))?;
-            found.repaired += 1;
-        }
-        found.pages.push(page);
     }
     for at in &torn {
         medium.store(*at, &[0; 8])?;
@@ -72,6 +72,35 @@ pub(super) fn read(medium: &dyn Medium, geometry: Geometry, id: &[u8; 16]) -> io
     found.pages.sort_unstable_by_key(|page| page.sequence);
     fill(medium, geometry, id, &mut found)?;
     Ok(found)
+}
+
+/// Looks at what a place holds; notes in `torn` where the first words are to be emptied.
+fn look(
+    medium: &dyn Medium,
+    geometry: Geometry,
+    id: &[u8; 16],
+    (place, twins): (u64, &Twins),
+    found: &mut Found,
+    torn: &mut Vec<u64>,
+) -> io::Result<()> {
+    let at = [0, 1].map(|twin| geometry.log_at(place, twin));
+    let said = twins.each_ref().map(|twin| {
+        let page = LogPage::parse(twin, id);
+        page.filter(|page| page.sequence % u64::from(geometry.log_pages) == place)
+    });
+    let [first, second] = said.each_ref().map(Option::as_ref).map(sequence);
+    let Some(page) = said.into_iter().flatten().max_by_key(|page| page.sequence) else {
+        let begun = at.iter().zip(twins).filter(|(_, twin)| is_begun(twin));
+        torn.extend(begun.map(|(at, _)| *at));
+        return Ok(());
+    };
+    if first != second {
+        let stale = usize::from(first > second);
+        store(medium, at[stale], &page.bytes(id))?;
+        found.repaired += 1;
+    }
+    found.pages.push(page);
+    Ok(())
 }
 
 /// Pages that were under way beside later ones that are there are lost: empty ones take their place.
@@ -86,6 +115,7 @@ fn fill(
     };
     let pages = u64::from(geometry.log_pages);
     let safe = found.pages.iter().map(|page| page.safe).max().unwrap_or(0);
+    let settled = found.settled();
     // Pages before these may have been written over by those that were under way.
     let first = (last + geometry.log_under_way()).saturating_sub(pages) + 1;
     let since = medium.mark();
@@ -104,6 +134,8 @@ fn fill(
         let page = LogPage {
             sequence,
             safe,
+            settled,
+            boot: [0; 16],
             records: Vec::new(),
         };
         for twin in [0, 1] {
@@ -134,17 +166,14 @@ fn store(medium: &dyn Medium, at: u64, page: &PageBytes) -> io::Result<()> {
     medium.flush(at, PAGE_SIZE as u64)
 }
 
-/// Places of the ring that may have been written: of most files' logs, hardly any.
-fn written(medium: &dyn Medium, geometry: Geometry) -> impl Iterator<Item = u64> {
-    let begin = geometry.log_at(0, 0);
+/// The next place of the ring that may have been written: of most files' logs, hardly any is.
+fn next_written(medium: &dyn Medium, geometry: Geometry, from: u64) -> Option<u64> {
     let pages = u64::from(geometry.log_pages);
-    let mut place = 0;
-    std::iter::from_fn(move || {
-        let data = medium.next_data(geometry.log_at(place, 0))?;
-        place = place.max(data.saturating_sub(begin) / (2 * PAGE_SIZE as u64));
-        (place < pages).then(|| {
-            place += 1;
-            place - 1
-        })
-    })
+    if from >= pages {
+        return None;
+    }
+    let data = medium.next_data(geometry.log_at(from, 0))?;
+    let place = data.saturating_sub(geometry.log_at(0, 0)) / (2 * PAGE_SIZE as u64);
+    let place = place.max(from);
+    (place < pages).then_some(place)
 }

@@ -2,18 +2,18 @@
 //! A page of the log, as it lies in the file.
 //!
 //! ```text
-//! 0    4      8         16    24        28       4096
-//! CRC  count  sequence  safe  slot CRC  slot CRC …
-//!                             └ a record
+//! 0    4      8         16    24       32    48        56       4096
+//! CRC  count  sequence  safe  settled  boot  slot CRC  slot CRC …
+//!                                            └ a record
 //! ```
 //! The CRC covers the file's id too. *Safe* is a page that was safe, with all before it, when this one
-//! was written.
+//! was written; for *settled* and *boot* see [the log](super).
 
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::handle::{PAGE_SIZE, PageBytes};
 
-const RECORDS_AT: usize = 24;
+const RECORDS_AT: usize = 48;
 const RECORD_BYTES: usize = 8;
 /// Records of a page.
 pub(super) const RECORDS: usize = (PAGE_SIZE - RECORDS_AT) / RECORD_BYTES;
@@ -31,6 +31,8 @@ pub(super) struct Record {
 pub(super) struct LogPage {
     pub(super) sequence: u64,
     pub(super) safe: u64,
+    pub(super) settled: u64,
+    pub(super) boot: [u8; 16],
     /// At most [`RECORDS`].
     pub(super) records: Vec<Record>,
 }
@@ -42,6 +44,8 @@ impl LogPage {
         page[4..8].copy_from_slice(&count.to_le_bytes());
         page[8..16].copy_from_slice(&self.sequence.to_le_bytes());
         page[16..24].copy_from_slice(&self.safe.to_le_bytes());
+        page[24..32].copy_from_slice(&self.settled.to_le_bytes());
+        page[32..48].copy_from_slice(&self.boot);
         let places = page[RECORDS_AT..].as_chunks_mut::<RECORD_BYTES>().0;
         for (place, record) in places.iter_mut().zip(&self.records) {
             place[..4].copy_from_slice(&record.slot.to_le_bytes());
@@ -61,6 +65,8 @@ impl LogPage {
         if word(0) != sum(page, id) || long(8) == 0 || count > RECORDS {
             return None;
         }
+        let mut boot = [0; 16];
+        boot.copy_from_slice(&page[32..48]);
         let record = |number| {
             let at = RECORDS_AT + number * RECORD_BYTES;
             Record {
@@ -71,6 +77,8 @@ impl LogPage {
         Some(Self {
             sequence: long(8),
             safe: long(16),
+            settled: long(24),
+            boot,
             records: (0..count).map(record).collect(),
         })
     }
@@ -98,6 +106,8 @@ mod tests {
         LogPage {
             sequence: 1 << 40,
             safe: 77,
+            settled: 76,
+            boot: *b"fedcba9876543210",
             records: (0..).map(record).take(records).collect(),
         }
     }

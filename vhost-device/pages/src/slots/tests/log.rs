@@ -73,10 +73,13 @@ fn logged() -> (Geometry, Vec<u8>) {
     (geometry, bytes)
 }
 
+/// The batch, the ten slots, and the end.
+const NEWEST: u64 = 12;
+
 #[test]
 fn flipped_bit_in_one_page_of_the_log_is_repaired_and_in_both_refused() {
     let (geometry, bytes) = logged();
-    for (page, bit) in [(1, 0), (4, 100), (10, 8 * 24)] {
+    for (page, bit) in [(1, 0), (4, 100), (NEWEST, 8 * 24)] {
         let [first, second] = [0, 1].map(|twin| place(geometry.log_at(page, twin)));
         for at in [first, second] {
             let mut one = bytes.clone();
@@ -89,7 +92,7 @@ fn flipped_bit_in_one_page_of_the_log_is_repaired_and_in_both_refused() {
         both[first + bit / 8] ^= 1 << (bit % 8);
         both[second + bit / 8] ^= 1 << (bit % 8);
         // The newest may as well have been torn.
-        if page < 10 {
+        if page < NEWEST {
             let error = opened(&both).unwrap_err();
             assert!(matches!(error, SlotError::Damaged { .. }), "{error:?}");
         }
@@ -102,13 +105,15 @@ fn page_of_the_log_that_was_torn_can_never_be_completed() {
     let medium = Recording::new(bytes, Loss::File);
     // As if the last page had been under way: the end of both twins is missing.
     for twin in [0, 1] {
-        let at = geometry.log_at(10, twin);
+        let at = geometry.log_at(NEWEST, twin);
         medium.store(at + 24, &[0xff; 64]).unwrap();
     }
     drop(open(Box::new(medium.clone()), &setup(70, Durability::Host)).unwrap());
     for twin in [0, 1] {
         let mut begin = [1; 8];
-        medium.load(geometry.log_at(10, twin), &mut begin).unwrap();
+        medium
+            .load(geometry.log_at(NEWEST, twin), &mut begin)
+            .unwrap();
         assert_eq!(begin, [0; 8]);
     }
 }

@@ -12,6 +12,7 @@ mod workload;
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::layout::Geometry;
 use super::recover::Setup;
@@ -105,6 +106,14 @@ fn pool(name: &str, pool_serial: u32) -> PoolEntry {
 
 fn this_boot() -> io::Result<[u8; 16]> {
     Ok([1; 16])
+}
+
+/// Each time another one: the host has crashed.
+fn next_boot() -> io::Result<[u8; 16]> {
+    static BOOTS: AtomicU64 = AtomicU64::new(2);
+    let mut boot = [1; 16];
+    boot[..8].copy_from_slice(&BOOTS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    Ok(boot)
 }
 
 fn setup(slots: u32, durability: Durability) -> Setup<'static> {

@@ -91,6 +91,10 @@ impl Recording {
         self.tape.lock().forgotten = forgotten;
     }
 
+    pub(super) fn loss(&self) -> Loss {
+        self.loss
+    }
+
     /// How many steps there were so far.
     pub(super) fn steps(&self) -> usize {
         self.tape.lock().steps.len()

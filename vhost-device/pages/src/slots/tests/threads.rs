@@ -107,7 +107,7 @@ fn crash_beside_several_threads_leaves_what_each_was_told() {
                 continue;
             }
             let image = crash.image(Choice::Random, &mut random);
-            let (found, _) = look(image, Durability::Host).unwrap();
+            let (found, _) = look(image, Loss::File, Durability::Host).unwrap();
             for (thread, calls) in (0..).zip(&calls) {
                 let (kept, under_way) = expected(thread, calls, number + 1, &all);
                 let checked = check(&of_thread(&found, thread), &kept, under_way.as_ref());

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::commit::Protocol;
-use super::super::recover::open;
+use super::super::recover::{Setup, open};
 use super::super::{Durability, OpenedAs, PoolEntry, SlotFile, SlotHeader};
 use super::recording::{Loss, Recording};
-use super::{Random, SMALL, header, page, pool, setup};
+use super::{Random, SMALL, header, next_boot, page, pool, setup};
 use crate::handle::{PAGE_SIZE, PageBytes};
 
 /// What must be in a file: pages by slot, with the number that they follow from, and pools.
@@ -64,14 +64,15 @@ pub(super) fn run(
     kept: &mut Kept,
     random: &mut Random,
 ) -> Vec<Done> {
-    let mut file = open(Box::new(medium.clone()), &setup(SLOTS, durability))
-        .unwrap()
-        .0;
+    let setup = setup_after(medium.loss(), durability);
+    let mut file = open(Box::new(medium.clone()), &setup).unwrap().0;
     if let Some(mistake) = mistake {
         file.protocol = mistake;
     }
-    // As after the host's end: this is how the slots become known.
-    file.scan(&mut |_, _| {}, &mut |_, _| {}).unwrap();
+    // As after the host's end: this is how the slots become known. A file must bear it if not.
+    if !random.one_in(4) {
+        file.scan(&mut |_, _| {}, &mut |_, _| {}).unwrap();
+    }
     let mut done = vec![(medium.steps(), Call::Open)];
     for _ in 0..12 {
         let call = call(&file, kept, random);
@@ -79,7 +80,7 @@ pub(super) fn run(
         done.push((medium.steps(), call));
     }
     // A crash leaves no time to settle.
-    file.fresh.lock().clear();
+    file.log.rest();
     done
 }
 
@@ -156,10 +157,26 @@ pub(super) fn write_pages(file: &SlotFile, pages: &BTreeMap<u32, (u64, SlotHeade
     file.write(&batch).unwrap();
 }
 
+/// How a file is opened after such a crash.
+fn setup_after(loss: Loss, durability: Durability) -> Setup<'static> {
+    let setup = setup(SLOTS, durability);
+    match loss {
+        Loss::Process => setup,
+        Loss::File | Loss::Dax => Setup {
+            boot: &next_boot,
+            ..setup
+        },
+    }
+}
+
 /// What a crash has left.
-pub(super) fn look(image: Vec<u8>, durability: Durability) -> Result<(Kept, u64), String> {
+pub(super) fn look(
+    image: Vec<u8>,
+    loss: Loss,
+    durability: Durability,
+) -> Result<(Kept, u64), String> {
     let medium = Recording::new(image, Loss::Process);
-    let opened = open(Box::new(medium), &setup(SLOTS, durability));
+    let opened = open(Box::new(medium), &setup_after(loss, durability));
     let (file, opened) = opened.map_err(|error| format!("cannot open: {error}"))?;
     if opened.found == OpenedAs::Lost {
         return Err("it was of another boot".into());
