@@ -300,10 +300,14 @@ impl Batch {
         true
     }
 
-    /// Takes up to `count` single pages from the kernel; false if it has no more.
-    pub(super) fn fill_singles(&mut self, count: u64) -> bool {
+    /// Takes up to `count` single pages from the kernel, no more than `few` when free memory is scarce or
+    /// gets so; false if it has no more.
+    pub(super) fn fill_singles(&mut self, count: u64, few: u64) -> bool {
         self.blocks = false;
-        for _ in 0..count {
+        for taken in 0..count {
+            if taken >= few && self.place().is_low() {
+                break;
+            }
             if self.pages.len() == self.pages.capacity() {
                 break;
             }

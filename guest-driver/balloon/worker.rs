@@ -148,17 +148,15 @@ impl Balloon {
     /// Takes up to `want` pages, in one request.
     fn grow(&self, plan: &mut Plan, want: u64) -> Next {
         let now = ffi::now_ns();
-        let scarce = plan.place.is_low();
         let mut short = false;
-        if plan.ways.blocks && want >= BLOCK && now >= plan.blocks_at && !scarce {
+        if plan.ways.blocks && want >= BLOCK && now >= plan.blocks_at && !plan.place.is_low() {
             let blocks = (want / BLOCK).min(BLOCKS_MAX);
             if !plan.batch.fill_blocks(blocks) {
                 plan.blocks_at = now.saturating_add(BLOCKS_AGAIN_NS);
             }
         }
         if plan.batch.is_empty() && plan.ways.singles {
-            let most = if scarce { SCARCE_MAX } else { SINGLES_MAX };
-            short = !plan.batch.fill_singles(want.min(most));
+            short = !plan.batch.fill_singles(want.min(SINGLES_MAX), SCARCE_MAX);
         }
         if short {
             self.figures.failed_allocations.inc();
