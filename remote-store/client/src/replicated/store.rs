@@ -129,6 +129,10 @@ impl<C: Connector> SlotStore for Replicated<C> {
         let _ = local::wait(&self.shared, async |session| session.will_read(slots));
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn header(&self, slot: u32) -> Result<Option<SlotHeader>, SlotError> {
         self.shared.table.header(slot)
     }

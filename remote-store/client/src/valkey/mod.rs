@@ -205,6 +205,10 @@ impl SlotStore for ValkeyStore {
         }
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn header(&self, slot: u32) -> Result<Option<SlotHeader>, SlotError> {
         match Mark::read(self.memory.mark(slot)) {
             Mark::Page(_) => self.memory.header(slot),

@@ -202,8 +202,8 @@ impl Stand {
         self.engine.tier(tier).map_or(0, |stats| stats.used_pages)
     }
 
-    /// Gets random pages of the first `pages`, for some time, so many a request, as a worker does.
-    /// Returns how many a second.
+    /// Gets random pages of the first `pages`, for some time, so many a request. Returns how many a
+    /// second.
     pub(super) fn random_gets(
         &mut self,
         random: &mut Random,
@@ -211,9 +211,24 @@ impl Stand {
         batch: usize,
         time: Duration,
     ) -> Result<f64> {
+        self.gets(&mut || random.below(pages), batch, time)
+    }
+
+    /// Gets pages for some time, so many a request, as a worker of the daemon does. Returns how many a
+    /// second.
+    pub(super) fn gets(
+        &mut self,
+        next: &mut dyn FnMut() -> u32,
+        batch: usize,
+        time: Duration,
+    ) -> Result<f64> {
         let mut request = vec![0; batch];
         let requests = rate(time, || {
-            request.fill_with(|| random.below(pages));
+            request.fill_with(&mut *next);
+            if batch > 1 {
+                let indices = request.iter().map(|number| PageIndex(*number));
+                self.worker.will_get(&self.pool, ObjectId::ZERO, indices);
+            }
             for (nth, number) in (0..).zip(&request) {
                 self.look_ahead(nth, &request);
                 self.get(*number)?;

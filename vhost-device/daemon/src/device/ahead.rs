@@ -2,8 +2,9 @@
 //! Looks at the GET requests that a worker has taken and not served yet, and tells the tiers which pages
 //! these will ask for.
 //!
-//! A page that is on a store elsewhere takes a round trip. Told before, the stores are asked for all pages
-//! of a request in one, and for those of the requests behind it as well. What is told is a hint: a request
+//! A page that is on a store elsewhere takes a round trip, and one in a file on a disk an access. Told
+//! before, a tier is asked for all pages of a request at once, and for those of the requests behind it as
+//! well. What is told is a hint: a request
 //! is parsed again when it is served, and a page may have moved by then.
 //!
 //! Tiers are told of some requests together, and then of the next ones when these have been served:

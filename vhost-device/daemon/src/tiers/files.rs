@@ -271,9 +271,16 @@ pub(crate) fn open_stores(
     {
         open.stores.remote = Some(behind_link(Arc::clone(&elsewhere.store), Tier::Remote));
         open.elsewhere = Some(elsewhere);
+    }
+    let stores = &open.stores;
+    if [&stores.pm, &stores.remote]
+        .into_iter()
+        .flatten()
+        .any(|store| store.is_far())
+    {
         paths.set_far();
     }
-    if open.stores.pm.is_some() || open.stores.remote.is_some() {
+    if stores.pm.is_some() || stores.remote.is_some() {
         paths.set_tiered();
     }
     Ok(open)

@@ -146,6 +146,10 @@ impl SlotStore for LinkedStore {
         self.inner.will_read(slots);
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn tidy(&self) -> bool {
         self.inner.tidy()
     }

@@ -50,6 +50,9 @@ pub(super) trait Medium: Send + Sync + Debug {
     /// Reads all of `into`, or fails.
     fn load(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
 
+    /// These bytes will be loaded soon: where that takes time, it begins now.
+    fn will_load(&self, _at: u64, _bytes: u64) {}
+
     /// Writes all of `bytes`, or fails after having written any of them.
     fn store(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
 
@@ -241,6 +244,13 @@ impl Medium for FileMedium {
 
     fn load(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         load(&self.file, at, into)
+    }
+
+    fn will_load(&self, at: u64, bytes: u64) {
+        if self.mode == Mode::File {
+            // Only advice: without it the load waits.
+            let _ = fadvise(&self.file, at, NonZeroU64::new(bytes), Advice::WillNeed);
+        }
     }
 
     fn store(&self, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {

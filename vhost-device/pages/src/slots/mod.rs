@@ -67,7 +67,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::files::Claim;
-use crate::handle::PageBytes;
+use crate::handle::{PAGE_SIZE, PageBytes};
 use crate::records::GUEST_NAME_MAX;
 use commit::Protocol;
 use directory::Directory;
@@ -296,6 +296,25 @@ impl SlotFile {
         self.check_slot(slot)?;
         let read = self.medium.load(self.geometry.page_at(slot), page);
         read.map_err(|source| SlotError::Unreadable { slot, source })
+    }
+
+    /// These slots' pages will be read soon, in this order. A file on a disk fetches them beside each
+    /// other, where reads one after the other would wait for each.
+    pub fn will_read(&self, slots: impl IntoIterator<Item = u32>) {
+        let (mut begin, mut end) = (0, 0);
+        for slot in slots.into_iter().filter(|slot| *slot < self.slots()) {
+            let at = self.geometry.page_at(slot);
+            if at != end {
+                if begin != end {
+                    self.medium.will_load(begin, end - begin);
+                }
+                begin = at;
+            }
+            end = at + PAGE_SIZE as u64;
+        }
+        if begin != end {
+            self.medium.will_load(begin, end - begin);
+        }
     }
 
     /// Has some of what was written, and lies in the system's page cache, leave it, or makes room in the

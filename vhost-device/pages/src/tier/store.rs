@@ -39,6 +39,11 @@ pub trait SlotStore: Debug + Send + Sync {
         let _ = slots;
     }
 
+    /// Reads take so long that [`will_read`](Self::will_read) is worth its while.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// What a slot's page is, if there is one.
     ///
     /// # Errors
@@ -119,6 +124,17 @@ impl SlotStore for SlotFile {
 
     fn read(&self, slot: u32, _checksum: u32, page: &mut PageBytes) -> Result<(), SlotError> {
         Self::read(self, slot, page)
+    }
+
+    fn will_read(&self, slots: &[(u32, u32)]) {
+        // The read of a single one follows at once.
+        if slots.len() > 1 {
+            Self::will_read(self, slots.iter().map(|(slot, _)| *slot));
+        }
+    }
+
+    fn is_far(&self) -> bool {
+        Self::mode(self) == crate::slots::Mode::File
     }
 
     fn header(&self, slot: u32) -> Result<Option<SlotHeader>, SlotError> {

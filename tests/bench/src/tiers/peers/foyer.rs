@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use foyer::{BlockEngineConfig, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder};
+use futures_util::future::try_join_all;
 use tmem_pages::{PAGE_SIZE, PageBytes};
 use tokio::runtime::{Builder, Runtime};
 
@@ -89,15 +90,25 @@ impl Store for Foyer {
         Ok(())
     }
 
-    fn get_for(&mut self, next: &mut dyn FnMut() -> u32, time: Duration) -> Result<f64> {
+    fn get_for(
+        &mut self,
+        next: &mut dyn FnMut() -> u32,
+        at_once: usize,
+        time: Duration,
+    ) -> Result<f64> {
         self.run(async {
-            let mut page = [0; PAGE_SIZE];
+            let mut pages = vec![[0; PAGE_SIZE]; at_once];
             let (start, mut count) = (Instant::now(), 0);
             while start.elapsed() < time {
                 for _ in 0..16 {
-                    self.get(next(), &mut page).await?;
+                    if let [page] = &mut pages[..] {
+                        self.get(next(), page).await?;
+                        continue;
+                    }
+                    let gets = pages.iter_mut().map(|page| self.get(next(), page));
+                    try_join_all(gets).await?;
                 }
-                count += 16;
+                count += 16 * at_once as u64;
             }
             Ok(per_second(count, start))
         })

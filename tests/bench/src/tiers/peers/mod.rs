@@ -9,6 +9,9 @@
 //! | ours, host | frames | slot file, uncached, fdatasync for each batch | a frame |
 //! | redb | its page cache | B-tree, a sync for each transaction | the sync, once for 64 pages |
 //!
+//! Gets are asked for one at a time, and several at once: ours as a request of so many pages, foyer by so
+//! many futures; redb takes one at a time in any case, within one transaction.
+//!
 //! The kernel's page cache would be a second DRAM for whoever uses it, so before each pass of gets it
 //! is emptied of all files, and a pass touches few of their pages twice. Background threads of both
 //! sides may use both processors: our mover, and the threads of foyer's runtime.
@@ -39,6 +42,9 @@ const GOAL_REDB: f64 = 5.0;
 const LOOKED_FOR: usize = 256;
 /// Pages that are put at a time: our mover's batch, and a transaction of redb.
 const BATCH: usize = 64;
+/// Pages that are got at a time: as by a program that follows pointers, and as by the swap of a guest
+/// with several tasks, or one that reads ahead.
+const AT_ONCE: [usize; 2] = [1, 32];
 
 /// Pages in DRAM and in a file.
 trait Store {
@@ -49,8 +55,13 @@ trait Store {
     /// this store makes it.
     fn put_all(&mut self, pages: &[(u32, u64)], page: &mut PageBytes) -> Result<()>;
 
-    /// Gets random pages, for some time. Returns how many a second, found or not.
-    fn get_for(&mut self, next: &mut dyn FnMut() -> u32, time: Duration) -> Result<f64>;
+    /// Gets random pages, `at_once` at a time, for some time. Returns how many a second, found or not.
+    fn get_for(
+        &mut self,
+        next: &mut dyn FnMut() -> u32,
+        at_once: usize,
+        time: Duration,
+    ) -> Result<f64>;
 
     /// Waits for what goes on in the background.
     fn rest(&mut self) -> Result<()>;
@@ -177,7 +188,7 @@ impl Pair<'_> {
         for pattern in PATTERNS {
             let mut random = Random::new(5);
             let mut puts = [Puts::default(), Puts::default()];
-            let mut gets = [const { Vec::new() }; 2];
+            let mut gets = AT_ONCE.map(|_| [const { Vec::new() }; 2]);
             let mut reads = Vec::new();
             for _ in 0..scale.rounds {
                 let stores = [&mut self.ours, &mut self.peer].into_iter();
@@ -198,17 +209,21 @@ impl Pair<'_> {
                     store.rest()?;
                     puts.kept.push(kept(&mut **store, &newest)?);
                 }
-                self.empty_page_cache()?;
-                let stores = [&mut self.ours, &mut self.peer].into_iter();
-                for (store, gets) in stores.zip(&mut gets) {
-                    let mut next = || pattern.next(&mut random, pages);
-                    gets.push(store.get_for(&mut next, scale.pass)?);
+                for (at_once, gets) in AT_ONCE.into_iter().zip(&mut gets) {
+                    self.empty_page_cache()?;
+                    let stores = [&mut self.ours, &mut self.peer].into_iter();
+                    for (store, gets) in stores.zip(gets) {
+                        let mut next = || pattern.next(&mut random, pages);
+                        gets.push(store.get_for(&mut next, at_once, scale.pass)?);
+                    }
                 }
                 reads.push(self.ours.reads(&mut random, scale.pass / 2)?);
             }
-            let [put, mut get] = self.compared(scale, pattern, &puts, &gets);
-            get.floor = Some(median(&reads));
-            rows.extend([put, get]);
+            let mut compared = self.compared(scale, pattern, &puts, &gets);
+            if let [_, one_at_a_time, ..] = &mut compared[..] {
+                one_at_a_time.floor = Some(median(&reads));
+            }
+            rows.extend(compared);
         }
         Ok(rows)
     }
@@ -218,8 +233,8 @@ impl Pair<'_> {
         scale: &Scale,
         pattern: Pattern,
         puts: &[Puts; 2],
-        gets: &[Vec<f64>; 2],
-    ) -> [Row; 2] {
+        gets: &[[Vec<f64>; 2]],
+    ) -> Vec<Row> {
         let [ours, peer] = [&self.ours, &self.peer].map(|store| store.name());
         let sizes = format!(
             "one thread; {} MiB of pages, {} MiB of DRAM",
@@ -242,26 +257,32 @@ impl Pair<'_> {
             };
             row.row()
         };
-        [
-            row(
-                "put and kept",
-                &puts[0].kept_rates(),
-                &puts[1].kept_rates(),
-                format!(
-                    "{ours}; {sizes}; kept of what was put: {kept:.0} %, peer {peer_kept:.0} % \
+        let put = row(
+            "put and kept",
+            &puts[0].kept_rates(),
+            &puts[1].kept_rates(),
+            format!(
+                "{ours}; {sizes}; kept of what was put: {kept:.0} %, peer {peer_kept:.0} % \
                      of {raw:.0} puts/s"
-                ),
             ),
+        );
+        let gets = AT_ONCE.into_iter().zip(gets);
+        let gets = gets.map(|(at_once, [our_gets, peer_gets])| {
+            let what = match at_once {
+                1 => "get".to_owned(),
+                _ => format!("get, {at_once} at once"),
+            };
             row(
-                "get",
-                &gets[0],
-                &gets[1],
+                &what,
+                our_gets,
+                peer_gets,
                 format!(
                     "{ours}; {sizes}; page cache emptied before each pass; floor: random \
-                     reads of 4 KiB from our file"
+                     reads of 4 KiB from our file, one at a time"
                 ),
-            ),
-        ]
+            )
+        });
+        std::iter::once(put).chain(gets).collect()
     }
 
     fn empty_page_cache(&self) -> Result<()> {

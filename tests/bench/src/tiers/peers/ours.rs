@@ -107,8 +107,13 @@ impl Store for Ours {
         requests.try_for_each(|request| self.stand.put_request(request))
     }
 
-    fn get_for(&mut self, next: &mut dyn FnMut() -> u32, time: Duration) -> Result<f64> {
-        rate(time, || self.stand.get(next()))
+    fn get_for(
+        &mut self,
+        next: &mut dyn FnMut() -> u32,
+        at_once: usize,
+        time: Duration,
+    ) -> Result<f64> {
+        self.stand.gets(next, at_once, time)
     }
 
     fn rest(&mut self) -> Result<()> {

@@ -66,7 +66,12 @@ impl Store for Redb {
         put.map_err(Error::other("put pages into redb"))
     }
 
-    fn get_for(&mut self, next: &mut dyn FnMut() -> u32, time: Duration) -> Result<f64> {
+    fn get_for(
+        &mut self,
+        next: &mut dyn FnMut() -> u32,
+        _at_once: usize,
+        time: Duration,
+    ) -> Result<f64> {
         let failed = Error::other("get a page of redb");
         let table = self.table().map_err(&failed)?;
         let mut page = [0; PAGE_SIZE];

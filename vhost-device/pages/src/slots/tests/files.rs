@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::super::medium::{FileMedium, Medium};
 use super::super::recover::{self, Setup, boot_id};
 use super::super::{Durability, Mode, Opened, OpenedAs, SlotError, SlotFile, SlotHeader};
+use super::recording::{Loss, Recording};
 use super::{header, page, pool, setup};
 use crate::handle::PAGE_SIZE;
 
@@ -248,4 +249,29 @@ fn page_that_its_map_finds_has_a_header_only_where_that_outlives_the_map() {
         slots.write(&[(3, &mapped, &page)]).unwrap();
         assert_eq!(slots.header(3).unwrap(), host.then_some(mapped));
     }
+}
+
+#[test]
+fn reads_that_are_foreseen_begin_at_once_and_neighbours_together() {
+    let medium = Recording::new(Vec::new(), Loss::File);
+    let setup = setup(70, Durability::Process);
+    let (slots, _) = recover::open(Box::new(medium.clone()), &setup).unwrap();
+    let place = |slot| slots.geometry.page_at(slot);
+    // Nobody's slot is asked for, and each once for a time that it is named.
+    SlotFile::will_read(&slots, [4, 5, 6, 70, u32::MAX, 3, 9, 9]);
+    let page = PAGE_SIZE as u64;
+    let foreseen = [
+        (place(4), 3 * page),
+        (place(3), page),
+        (place(9), page),
+        (place(9), page),
+    ];
+    assert_eq!(medium.take_foreseen(), foreseen);
+    // As the engine asks: a single one is read at once.
+    let store: &dyn crate::SlotStore = &slots;
+    assert!(store.is_far());
+    store.will_read(&[(4, 0)]);
+    assert_eq!(medium.take_foreseen(), []);
+    store.will_read(&[(4, 0), (8, 0)]);
+    assert_eq!(medium.take_foreseen(), [(place(4), page), (place(8), page)]);
 }

@@ -51,6 +51,8 @@ struct Tape {
     steps: Vec<Step>,
     forgotten: Option<Forgotten>,
     yields: bool,
+    /// What will be loaded, as it was told: places and bytes.
+    foreseen: Vec<(u64, u64)>,
 }
 
 impl Tape {
@@ -104,6 +106,11 @@ impl Recording {
         std::mem::take(&mut self.tape.lock().steps)
     }
 
+    /// What will be loaded, as it was told since the last call.
+    pub(super) fn take_foreseen(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.tape.lock().foreseen)
+    }
+
     /// From now on, other threads may well change what one has just read.
     pub(super) fn yield_after_loads(&self) {
         self.tape.lock().yields = true;
@@ -144,6 +151,10 @@ impl Medium for Recording {
             std::thread::yield_now();
         }
         Ok(())
+    }
+
+    fn will_load(&self, at: u64, bytes: u64) {
+        self.tape.lock().foreseen.push((at, bytes));
     }
 
     fn store(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
