@@ -95,7 +95,7 @@ impl SlotStore for Moody {
         self.inner.invalidate(slots)
     }
 
-    fn is_slow_to_invalidate(&self) -> bool {
+    fn keeps_copies(&self) -> bool {
         self.outlives.load(Ordering::Relaxed)
     }
 

@@ -158,8 +158,8 @@ impl SlotStore for LinkedStore {
         self.inner.wants_to_forget()
     }
 
-    fn is_slow_to_invalidate(&self) -> bool {
-        self.inner.is_slow_to_invalidate()
+    fn keeps_copies(&self) -> bool {
+        self.inner.keeps_copies()
     }
 
     fn header(&self, slot: u32) -> Result<Option<SlotHeader>, SlotError> {

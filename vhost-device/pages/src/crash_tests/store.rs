@@ -83,7 +83,7 @@ impl SlotStore for FakeStore {
         self.outlives
     }
 
-    fn is_slow_to_invalidate(&self) -> bool {
+    fn keeps_copies(&self) -> bool {
         self.outlives
     }
 

@@ -84,10 +84,11 @@ impl Shared {
         }
     }
 
-    /// A page that is promoted keeps its slot, because to empty that for good takes too long.
+    /// A page that is promoted keeps its slot: to empty it for good, or to write the page once more, takes
+    /// too long.
     pub(crate) fn keeps_slot(&self, stored: Stored) -> bool {
         self.lower(stored.tier)
-            .is_none_or(|tier| tier.store.is_slow_to_invalidate())
+            .is_none_or(|tier| tier.store.keeps_copies())
     }
 
     /// Puts a page that was read into a frame, if the page is still there; the frame comes back if not.

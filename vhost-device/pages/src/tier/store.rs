@@ -65,8 +65,9 @@ pub trait SlotStore: Debug + Send + Sync {
         self.outlives_the_map()
     }
 
-    /// Invalidating a slot takes so long that a page keeps it as long as it can.
-    fn is_slow_to_invalidate(&self) -> bool {
+    /// Writing or invalidating a slot takes so long that a page that comes back to DRAM keeps its own as
+    /// long as it can.
+    fn keeps_copies(&self) -> bool {
         false
     }
 
@@ -149,8 +150,12 @@ impl SlotStore for SlotFile {
         self.durability() == crate::slots::Durability::Host
     }
 
-    fn is_slow_to_invalidate(&self) -> bool {
-        self.outlives_the_map() && Self::mode(self) != crate::slots::Mode::Dax
+    fn keeps_copies(&self) -> bool {
+        match Self::mode(self) {
+            crate::slots::Mode::Dax => false,
+            crate::slots::Mode::File => true,
+            crate::slots::Mode::Memory => self.outlives_the_map(),
+        }
     }
 
     fn resize(&self, slots: u32) -> Result<(), SlotError> {
