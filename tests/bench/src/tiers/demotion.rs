@@ -3,7 +3,9 @@
 //! of a page in DRAM notices of it.
 //!
 //! The floor writes batches of as many neighbouring pages as the mover does, to a file beside ours
-//! whose room was taken in the same way. It keeps no header and no checksum.
+//! whose room was taken in the same way. It keeps no header and no checksum. As pages that leave DRAM do,
+//! its pages come one by one: it gathers them. Beside it stand writes of one buffer, which the processor
+//! copies faster than as many pages, and writes that leave the page cache.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use rustix::fs::{FallocateFlags, fallocate, fdatasync};
-use rustix::io::{Errno, ReadWriteFlags, pwrite, pwritev2};
+use rustix::io::{Errno, ReadWriteFlags, pwrite, pwritev, pwritev2};
 use tmem_frontend::Random;
 use tmem_pages::slots::Durability;
 use tmem_pages::{Engine, Mover, PAGE_SIZE, Step, Tier};
@@ -41,9 +43,11 @@ const GOAL_HIT: f64 = 0.5;
 /// How a floor writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Through the page cache.
-    Plain,
-    /// As ours does: what was written leaves the page cache.
+    /// Pages, through the page cache.
+    Pages,
+    /// One buffer, through the page cache.
+    Buffer,
+    /// One buffer; what was written leaves the page cache.
     Uncached,
 }
 
@@ -91,7 +95,7 @@ fn demotion(scale: &Scale, folder: &Path, durability: Durability) -> Result<Vec<
     let mut stand = full(&path, pages, durability)?;
     let plain = Floor::new(&folder.join("floor"), pages)?;
     let kept = File::open(&path).map_err(Error::system("open a slot file"))?;
-    let [mut ours, mut floor, mut uncached] = [const { Vec::new() }; 3];
+    let [mut ours, mut floor, mut buffer, mut uncached] = [const { Vec::new() }; 4];
     for _ in 0..scale.rounds {
         refill(&mut stand, pages)?;
         fdatasync(&kept).map_err(Error::system("write back"))?;
@@ -106,7 +110,8 @@ fn demotion(scale: &Scale, folder: &Path, durability: Durability) -> Result<Vec<
         ours.push(per_second(demoted(&stand.engine), start));
         // What the mover does with the page cache when it has nothing else to do.
         stand.settle()?;
-        floor.push(plain.pass(Way::Plain, host)?);
+        floor.push(plain.pass(Way::Pages, host)?);
+        buffer.push(plain.pass(Way::Buffer, host)?);
         uncached.push(plain.pass(Way::Uncached, host)?);
     }
     drop(stand);
@@ -134,17 +139,20 @@ fn demotion(scale: &Scale, folder: &Path, durability: Durability) -> Result<Vec<
         }
         .row()
     };
-    let mut rows = vec![row("", &floor, Some(GOAL), "pwrite")];
-    rows.push(row(
-        ", beside uncached writes",
-        &uncached,
-        None,
-        "pwritev2 uncached, as ours",
-    ));
+    let rows = [
+        row("", &floor, Some(GOAL), "pwritev of pages"),
+        row(", beside one buffer", &buffer, None, "pwrite of one buffer"),
+        row(
+            ", beside uncached writes",
+            &uncached,
+            None,
+            "pwritev2 with RWF_DONTCACHE, of one buffer",
+        ),
+    ];
     for name in ["demotion", "floor"] {
         remove(&folder.join(name))?;
     }
-    Ok(rows)
+    Ok(rows.into())
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -198,12 +206,17 @@ impl Floor {
     }
 
     fn write(&self, way: Way, at: u64, batch: &[u8]) -> std::result::Result<usize, Errno> {
-        if way == Way::Uncached {
-            match pwritev2(&self.file, &[IoSlice::new(batch)], at, DONTCACHE) {
+        match way {
+            Way::Pages => {
+                let pages: Vec<_> = batch.chunks(PAGE_SIZE).map(IoSlice::new).collect();
+                return pwritev(&self.file, &pages, at);
+            }
+            Way::Uncached => match pwritev2(&self.file, &[IoSlice::new(batch)], at, DONTCACHE) {
                 // Not here: the cached way is all there is.
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {}
                 result => return result,
-            }
+            },
+            Way::Buffer => {}
         }
         pwrite(&self.file, batch, at)
     }
