@@ -10,7 +10,7 @@ use crate::pool::Pool;
 use crate::sys::prefetch;
 
 /// Pages ahead of which the index word is fetched.
-const FAR: u32 = 8;
+const FAR: u32 = 16;
 /// Pages ahead of which the frame is fetched, which the word names that is there by then.
 const NEAR: u32 = 2;
 
