@@ -42,9 +42,8 @@ const GOAL_REDB: f64 = 5.0;
 const LOOKED_FOR: usize = 256;
 /// Pages that are put at a time: our mover's batch, and a transaction of redb.
 const BATCH: usize = 64;
-/// Pages that are got at a time: as by a program that follows pointers, and as by the swap of a guest
-/// with several tasks, or one that reads ahead.
-const AT_ONCE: [usize; 2] = [1, 32];
+/// Pages that are got at a time: as by a program that follows pointers, and as they are put.
+const AT_ONCE: [usize; 2] = [1, BATCH];
 
 /// Pages in DRAM and in a file.
 trait Store {
