@@ -101,7 +101,7 @@ pub(super) fn rows(
     match &options.valkey {
         Some(program) => {
             let peer = Server::valkey(program, processors.server)?;
-            let peer = Side::start(peer, scale.keys, || Ok(Box::new(wire::Resp)))?;
+            let peer = Side::start(peer, scale.keys, || Ok(Box::<wire::Resp>::default()))?;
             let goals = Goals {
                 rate: 2.0,
                 overhead: Some(0.25),

@@ -160,6 +160,7 @@ impl Pipe {
 
     /// Sends what is queued, as far as it goes.
     pub(super) fn send(&mut self) -> Result<()> {
+        self.wire.together(&mut self.out);
         while !self.out.is_empty() {
             let sent = (self.socket.write_now(&self.out)).map_err(Error::system("send pages"))?;
             if sent == 0 {
@@ -180,16 +181,19 @@ impl Pipe {
         }
         self.receive()?;
         while self.taken < self.filled {
-            let reply = self.wire.reply(&self.input[self.taken..self.filled])?;
-            let Some(reply) = reply else { break };
-            let Some(asked) = self.asked.pop_front() else {
-                return Err(Error::Refused {
-                    what: self.wire.server(),
+            let (asked, server) = (&mut self.asked, self.wire.server());
+            let mut next = |page: Option<&PageBytes>| {
+                let asked = asked.pop_front().ok_or_else(|| Error::Refused {
+                    what: server,
                     answer: "what it was not asked".to_owned(),
-                });
+                })?;
+                done(asked, page)
             };
-            done(asked, reply.page)?;
-            self.taken += reply.len;
+            let input = &self.input[self.taken..self.filled];
+            let Some(len) = self.wire.reply(input, &mut next)? else {
+                break;
+            };
+            self.taken += len;
         }
         Ok(())
     }

@@ -2,6 +2,9 @@
 //! Three protocols, spoken by clients of one shape: each turns puts and gets of numbered pages into
 //! bytes, and finds the replies in what came back. None of them knows a socket.
 //!
+//! Gets that go out together are one request where a protocol has such, as the clients of all do it: a
+//! frame of several pages in ours, an `MGET` in Valkey's. memcached's has none, nor needs one.
+//!
 //! A key is 8 hexadecimal digits to the others and a number to ours. Ours computes the checksum of each
 //! page that it sends and that it gets, as its protocol asks for; the others have none.
 
@@ -32,21 +35,19 @@ pub(super) trait Wire {
     /// Appends a put.
     fn put(&mut self, out: &mut BytesMut, key: u32, page: &PageBytes);
 
-    /// Appends a get.
+    /// Appends a get, now or when it is [together](Self::together) with others.
     fn get(&mut self, out: &mut BytesMut, key: u32);
 
-    /// The reply that `input` begins with, once it is whole.
-    fn reply<'a>(&mut self, input: &'a [u8]) -> Result<Option<Reply<'a>>>;
+    /// Appends what was kept back: now all of it is to go out.
+    fn together(&mut self, _out: &mut BytesMut) {}
+
+    /// Takes the reply that `input` begins with, once it is whole, and gives `done` what it says of each
+    /// page: the page, of a get that hit. Returns its length.
+    fn reply(&mut self, input: &[u8], done: &mut Done<'_>) -> Result<Option<usize>>;
 }
 
-/// A reply.
-#[derive(Debug)]
-pub(super) struct Reply<'a> {
-    /// Its bytes.
-    pub(super) len: usize,
-    /// The page, of a get that hit.
-    pub(super) page: Option<&'a PageBytes>,
-}
+/// What is done with each page of a reply.
+pub(super) type Done<'a> = dyn FnMut(Option<&PageBytes>) -> Result<()> + 'a;
 
 fn refused(what: &'static str, answer: impl Into<String>) -> Error {
     Error::Refused {
@@ -62,6 +63,8 @@ pub(super) struct Ours {
     hello: Hello,
     request: u64,
     generation: u64,
+    /// Gets that will go out together.
+    gets: Vec<GetEntry>,
 }
 
 impl Ours {
@@ -89,6 +92,7 @@ impl Ours {
             },
             request: 0,
             generation: 0,
+            gets: Vec::new(),
         })
     }
 
@@ -128,45 +132,61 @@ impl Wire for Ours {
     }
 
     fn put(&mut self, out: &mut BytesMut, key: u32, page: &PageBytes) {
+        self.together(out);
         self.generation += 1;
         let entry = PutEntry::new(pool::PERSISTENT, key, self.generation, checksum(page));
         let encoder = self.encoder();
         encoder.put(out, self.request, &[entry], &[page]);
     }
 
-    fn get(&mut self, out: &mut BytesMut, key: u32) {
-        let encoder = self.encoder();
-        encoder.get(out, self.request, &[GetEntry::new(pool::PERSISTENT, key)]);
+    fn get(&mut self, _out: &mut BytesMut, key: u32) {
+        self.gets.push(GetEntry::new(pool::PERSISTENT, key));
     }
 
-    fn reply<'a>(&mut self, input: &'a [u8]) -> Result<Option<Reply<'a>>> {
+    fn together(&mut self, out: &mut BytesMut) {
+        if !self.gets.is_empty() {
+            let encoder = self.encoder();
+            encoder.get(out, self.request, &self.gets);
+            self.gets.clear();
+        }
+    }
+
+    fn reply(&mut self, input: &[u8], done: &mut Done<'_>) -> Result<Option<usize>> {
         use tmem_remote_protocol::Reply as Theirs;
         let Decoded::Whole { message, len } = self.next(input)? else {
             return Ok(None);
         };
-        let page = match message {
+        match message {
             Theirs::PutDone {
                 statuses: [Status::Ok],
                 ..
-            } => None,
-            Theirs::GetDone {
-                entries: [entry],
-                pages: [page],
-                ..
-            } if checksum(page) == entry.crc() => Some(page),
+            } => done(None)?,
+            // All of them are hits, and whole.
+            Theirs::GetDone { entries, pages, .. }
+                if entries.len() == pages.len()
+                    && entries
+                        .iter()
+                        .zip(pages)
+                        .all(|(entry, page)| checksum(page) == entry.crc()) =>
+            {
+                pages.iter().try_for_each(|page| done(Some(page)))?;
+            }
             other => {
                 let mut text = format!("{other:?}");
                 text.truncate(200);
                 return Err(refused(Self::NAME, text));
             }
-        };
-        Ok(Some(Reply { len, page }))
+        }
+        Ok(Some(len))
     }
 }
 
-/// RESP, with SET and GET.
+/// RESP, with SET, GET and MGET.
 #[derive(Debug, Default)]
-pub(super) struct Resp;
+pub(super) struct Resp {
+    /// Gets that will go out together.
+    gets: Vec<u32>,
+}
 
 impl Wire for Resp {
     fn server(&self) -> &'static str {
@@ -174,6 +194,7 @@ impl Wire for Resp {
     }
 
     fn put(&mut self, out: &mut BytesMut, key: u32, page: &PageBytes) {
+        self.together(out);
         out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n$8\r\n");
         hexadecimal(out, key);
         out.extend_from_slice(b"\r\n$4096\r\n");
@@ -181,14 +202,31 @@ impl Wire for Resp {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn get(&mut self, out: &mut BytesMut, key: u32) {
-        out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$8\r\n");
-        hexadecimal(out, key);
-        out.extend_from_slice(b"\r\n");
+    fn get(&mut self, _out: &mut BytesMut, key: u32) {
+        self.gets.push(key);
     }
 
-    fn reply<'a>(&mut self, input: &'a [u8]) -> Result<Option<Reply<'a>>> {
-        text_reply(self.server(), input, b"+OK", b"$4096")
+    fn together(&mut self, out: &mut BytesMut) {
+        match self.gets.len() {
+            0 => return,
+            1 => out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n"),
+            many => {
+                out.extend_from_slice(format!("*{}\r\n$4\r\nMGET\r\n", many + 1).as_bytes());
+            }
+        }
+        for key in self.gets.drain(..) {
+            out.extend_from_slice(b"$8\r\n");
+            hexadecimal(out, key);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn reply(&mut self, input: &[u8], done: &mut Done<'_>) -> Result<Option<usize>> {
+        // The head of an MGET's reply; each of its pages follows as that of a GET.
+        if input.first() == Some(&b'*') {
+            return Ok(line(input).map(|line| line.len() + END));
+        }
+        text_reply(self.server(), input, b"+OK", b"$4096", done)
     }
 }
 
@@ -215,8 +253,8 @@ impl Wire for Memcached {
         out.extend_from_slice(b" v\r\n");
     }
 
-    fn reply<'a>(&mut self, input: &'a [u8]) -> Result<Option<Reply<'a>>> {
-        text_reply(self.server(), input, b"HD", b"VA 4096")
+    fn reply(&mut self, input: &[u8], done: &mut Done<'_>) -> Result<Option<usize>> {
+        text_reply(self.server(), input, b"HD", b"VA 4096", done)
     }
 }
 
@@ -228,6 +266,9 @@ fn hexadecimal(out: &mut BytesMut, key: u32) {
     out.extend_from_slice(&digits);
 }
 
+/// Bytes at the end of a line.
+const END: usize = b"\r\n".len();
+
 /// The first line, without its end.
 fn line(input: &[u8]) -> Option<&[u8]> {
     // All answers that are expected are short.
@@ -236,26 +277,31 @@ fn line(input: &[u8]) -> Option<&[u8]> {
 }
 
 /// A line, and after the line `hit` a page and the end of another line.
-fn text_reply<'a>(
+fn text_reply(
     server: &'static str,
-    input: &'a [u8],
+    input: &[u8],
     stored: &[u8],
     hit: &[u8],
-) -> Result<Option<Reply<'a>>> {
-    const END: usize = b"\r\n".len();
+    done: &mut Done<'_>,
+) -> Result<Option<usize>> {
     let Some(line) = line(input) else {
         return Ok(None);
     };
     let len = line.len() + END;
     if line == stored {
-        return Ok(Some(Reply { len, page: None }));
+        done(None)?;
+        return Ok(Some(len));
     }
     if line != hit {
         return Err(refused(server, String::from_utf8_lossy(line)));
     }
     let page = input.get(len..).and_then(|rest| rest.first_chunk());
     let len = len + PAGE_SIZE + END;
-    Ok((input.len() >= len).then_some(Reply { len, page }))
+    if input.len() < len {
+        return Ok(None);
+    }
+    done(page)?;
+    Ok(Some(len))
 }
 
 #[cfg(test)]
@@ -271,8 +317,18 @@ mod tests {
     #[test]
     fn others_requests_are_as_their_manuals_say() {
         let mut out = BytesMut::new();
-        Resp.get(&mut out, 0x12ab);
+        let mut resp = Resp::default();
+        resp.get(&mut out, 0x12ab);
+        resp.together(&mut out);
         assert_eq!(&out[..], b"*2\r\n$3\r\nGET\r\n$8\r\n000012ab\r\n");
+        out.clear();
+        resp.get(&mut out, 1);
+        resp.get(&mut out, 2);
+        // What is asked for before a put goes out before it.
+        resp.put(&mut out, 1, &page());
+        let gets = b"*3\r\n$4\r\nMGET\r\n$8\r\n00000001\r\n$8\r\n00000002\r\n";
+        let after = out.strip_prefix(gets).unwrap();
+        assert!(after.starts_with(b"*3\r\n$3\r\nSET\r\n"));
         out.clear();
         Memcached.get(&mut out, u32::MAX);
         assert_eq!(&out[..], b"mg ffffffff v\r\n");
@@ -285,27 +341,40 @@ mod tests {
     #[test]
     fn page_is_found_once_all_of_it_is_there() {
         for (mut wire, head) in [
-            (Box::new(Resp) as Box<dyn Wire>, &b"$4096\r\n"[..]),
+            (Box::<Resp>::default() as Box<dyn Wire>, &b"$4096\r\n"[..]),
             (Box::new(Memcached), b"VA 4096\r\n"),
         ] {
             let mut input = head.to_vec();
             input.extend_from_slice(&page());
             input.extend_from_slice(b"\r\n");
             for len in 0..input.len() {
-                assert!(wire.reply(&input[..len]).unwrap().is_none(), "{len}");
+                let none = wire.reply(&input[..len], &mut |_| panic!("{len}"));
+                assert!(none.unwrap().is_none(), "{len}");
             }
             let whole = input.len();
             input.extend_from_slice(b"more");
-            let reply = wire.reply(&input).unwrap().unwrap();
-            assert_eq!((reply.len, reply.page), (whole, Some(&page())));
+            let mut pages = Vec::new();
+            let len = wire.reply(&input, &mut |found| {
+                pages.push(found.copied());
+                Ok(())
+            });
+            assert_eq!((len.unwrap(), pages), (Some(whole), vec![Some(page())]));
         }
+        // Before the pages that were asked for together comes their number.
+        let none = &mut |_: Option<&PageBytes>| panic!("no page is there");
+        let mut resp = Resp::default();
+        assert_eq!(resp.reply(b"*2\r\n$4096\r\n", none).unwrap(), Some(4));
+        assert_eq!(resp.reply(b"*2\r", none).unwrap(), None);
     }
 
     #[test]
     fn what_is_no_page_and_no_yes_is_an_error() {
-        assert!(Resp.reply(b"$-1\r\n").is_err());
-        assert!(Resp.reply(b"-OOM no\r\n").is_err());
-        assert!(Memcached.reply(b"EN\r\n").is_err());
-        assert!(Memcached.reply(b"NS\r\n").is_err());
+        let none = &mut |_: Option<&PageBytes>| panic!("no page is there");
+        for text in [&b"$-1\r\n"[..], b"-OOM no\r\n"] {
+            assert!(Resp::default().reply(text, none).is_err());
+        }
+        for text in [b"EN\r\n", b"NS\r\n"] {
+            assert!(Memcached.reply(text, none).is_err());
+        }
     }
 }
