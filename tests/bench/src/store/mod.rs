@@ -15,6 +15,7 @@
 //! The first two drive the server alone, by `wire` and `pipe`; the others are the client that the daemon
 //! uses, with all it does.
 
+mod bare;
 mod client;
 mod copies;
 mod faults;

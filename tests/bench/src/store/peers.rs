@@ -4,11 +4,14 @@
 //!
 //! All servers sleep when they have nothing to do, ours too (`--poll-us 0`): the regime is the same. The
 //! generator polls. A server that is not busy all the time is not the bottleneck, so its rate is divided
-//! by the share of its processor that it used, as the kernel counted it.
+//! by the share of its processor that it used, as the kernel counted it. With one request in flight on
+//! each connection most of that is the kernel's: the floor says how many messages a processor can
+//! receive and send at all.
 
 use std::time::Duration;
 
 use super::AREA;
+use super::bare::{self, Sizes};
 use super::load::{Load, Mix};
 use super::pipe::Pipe;
 use super::servers::{Ours, Server};
@@ -153,7 +156,17 @@ fn beside(
     let mut rows = Vec::new();
     let peer_name = Some(peer.server.name.to_owned());
     for (number, (name, mix)) in MIXES.iter().enumerate() {
+        let mut bare = Vec::new();
         for round in 0..scale.rounds {
+            if mix.depth == 1 {
+                let sizes = if mix.puts == 100 {
+                    Sizes::PUT
+                } else {
+                    Sizes::GET
+                };
+                let rate = bare::per_core(sizes, mix.connections, processors, scale.pass)?;
+                bare.push(rate);
+            }
             // Whoever comes first meets another machine than who comes second.
             let mut sides = [&mut ours, &mut peer];
             sides.rotate_left(round % 2);
@@ -170,20 +183,24 @@ fn beside(
             share(own),
             share(others)
         );
-        rows.push(
-            Compared {
-                area: AREA,
-                name: format!("{name}, per busy server core"),
-                unit: "pages/s",
-                ours: &own.core,
-                other: &others.core,
-                peer: peer_name.clone(),
-                less: false,
-                goal: Some(goals.rate),
-                regime: regime.clone(),
-            }
-            .row(),
-        );
+        let mut per_core = Compared {
+            area: AREA,
+            name: format!("{name}, per busy server core"),
+            unit: "pages/s",
+            ours: &own.core,
+            other: &others.core,
+            peer: peer_name.clone(),
+            less: false,
+            goal: Some(goals.rate),
+            regime: regime.clone(),
+        }
+        .row();
+        if !bare.is_empty() {
+            per_core.floor = Some(median(&bare));
+            per_core.regime += "; floor: messages of the same sizes, received and sent by a thread that \
+                                looks at none of them";
+        }
+        rows.push(per_core);
         rows.push(
             Compared {
                 area: AREA,
