@@ -76,10 +76,10 @@ async fn answers_find_their_requests_in_whatever_order_they_are_awaited() {
     lane.abandon(dropped);
     assert_eq!(lane.outstanding(), 4);
     say(&mut far, |encoder, out| {
-        encoder.pong(out, 1);
-        encoder.flush_done(out, 2, &[Status::Ok, Status::Missing]);
-        encoder.pong(out, 3);
-        encoder.flush_done(out, 4, &[Status::Stale]);
+        encoder.pong(out, ping.0);
+        encoder.flush_done(out, flush.0, &[Status::Ok, Status::Missing]);
+        encoder.pong(out, dropped.0);
+        encoder.flush_done(out, last.0, &[Status::Stale]);
     })
     .await;
     let mut got = Vec::new();
@@ -113,9 +113,9 @@ async fn answer_to_another_question_ends_the_connection() {
         let (mut far, mut lane) = pair(8).await;
         let id = lane.start_flush(&[FlushEntry::new(0, 1, 1)]).unwrap();
         say(&mut far, |encoder, out| match wrong {
-            0 => encoder.pong(out, 1),
-            1 => encoder.flush_done(out, 2, &[Status::Ok]),
-            2 => encoder.flush_done(out, 1, &[Status::Ok, Status::Ok]),
+            0 => encoder.pong(out, id.0),
+            1 => encoder.flush_done(out, id.0 + 1, &[Status::Ok]),
+            2 => encoder.flush_done(out, id.0, &[Status::Ok, Status::Ok]),
             _ => out.extend_from_slice(&[0xaa; 64]),
         })
         .await;
@@ -234,7 +234,7 @@ async fn adverts_between_answers_are_kept_for_whoever_asks() {
     };
     say(&mut far, |encoder, out| {
         encoder.advert(out, &advert);
-        encoder.pong(out, 1);
+        encoder.pong(out, id.0);
     })
     .await;
     lane.finish(id, |_| {}).await.unwrap();
