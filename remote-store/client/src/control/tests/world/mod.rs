@@ -377,7 +377,7 @@ impl World {
         let page = self.table.pages.get_mut(&slot).unwrap();
         page.mask = page.mask & !drop | to.bit();
         self.flush(slot, drop);
-        if self.lies() && !self.is_last(slot, to) {
+        if self.lies() && self.may_lie(slot, to) {
             self.store(to).unwrap().pages.remove(&slot);
         }
         CopyResult::Done

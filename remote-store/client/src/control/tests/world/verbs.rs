@@ -34,6 +34,18 @@ impl World {
         here && !others.any(|other| true_copy(&other))
     }
 
+    /// Of the copies that are wanted one is true even if that of this store is a lie: no client can trim
+    /// the right ones of more lies than that.
+    pub(in super::super) fn may_lie(&self, slot: u32, member: MemberNo) -> bool {
+        let page = &self.table.pages[&slot];
+        let others = MemberNo::all_in(page.mask & !member.bit());
+        let lies = others.filter(|other| {
+            let store = self.numbers.get(&other.get());
+            store.is_none_or(|at| self.stores[*at].pages.get(&slot) != Some(&page.value))
+        });
+        lies.count() + 1 < usize::from(self.config.copies) && !self.is_last(slot, member)
+    }
+
     /// Nothing is lost for good if this store is.
     pub(in super::super) fn can_lose(&self, store: usize) -> bool {
         let numbers = self.numbers.iter().filter(|(_, at)| **at == store);
