@@ -20,7 +20,8 @@
 //!   the file `reset` in debugfs: [`Device::recover`], on the module's workqueue, with retries;
 //! - the PCI core, before and after a function-level reset;
 //! - the power management, before and after the machine sleeps. In between the state is `Asleep`, in
-//!   which `recover` does nothing.
+//!   which `recover` does nothing;
+//! - the shutdown of the machine, for good: whoever asks for a page then waits, as everything does.
 //!
 //! If the host answers that it does not know the epoch, it has forgotten the pages. The pools are made
 //! anew; from then on a disk's page that the host does not have is an error, not zeroes.
@@ -48,7 +49,7 @@ const RESETS_WITHIN_NS: u64 = 60_000_000_000;
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Running,
-    /// Halted by the machine's sleep or by the PCI core.
+    /// Halted by the machine's sleep, by its shutdown or by the PCI core.
     Asleep,
     /// Halted, and to be started by [`Device::recover`].
     Broken,
@@ -198,7 +199,7 @@ impl Device {
         }
     }
 
-    /// Before the machine sleeps, or the PCI core resets the device.
+    /// Before the machine sleeps or goes off, or the PCI core resets the device.
     ///
     /// # Safety
     ///

@@ -39,6 +39,7 @@ static struct virtio_driver vtmem_driver = {
 	.id_table = vtmem_ids,
 	.probe = vtmem_probe,
 	.remove = vtmem_remove,
+	.shutdown = vtmem_shutdown,
 	.config_changed = vtmem_config_changed,
 	.freeze = vtmem_freeze,
 	.restore = vtmem_restore,

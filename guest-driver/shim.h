@@ -28,6 +28,7 @@ struct work_struct;
 int vtmem_probe(struct virtio_device *vdev);
 void vtmem_remove(struct virtio_device *vdev);
 void vtmem_config_changed(struct virtio_device *vdev);
+void vtmem_shutdown(struct virtio_device *vdev);
 int vtmem_freeze(struct virtio_device *vdev);
 int vtmem_reset_prepare(struct virtio_device *vdev);
 int vtmem_restore(struct virtio_device *vdev);

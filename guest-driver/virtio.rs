@@ -273,6 +273,21 @@ unsafe extern "C" fn vtmem_config_changed(vdev: *mut ffi::VirtioDevice) {
     }
 }
 
+/// The virtio core's own way is to break the virtqueues and to reset the device, which looks like a
+/// device that wants to be set up anew: the core would wait for the end of a reset while that goes on.
+///
+/// # Safety
+///
+/// Called by the virtio core before the machine goes off or another kernel takes over.
+#[no_mangle]
+unsafe extern "C" fn vtmem_shutdown(vdev: *mut ffi::VirtioDevice) {
+    // SAFETY: as for this function.
+    if let Some(device) = unsafe { device_of(vdev) } {
+        // SAFETY: as above.
+        unsafe { device.fall_asleep(false) };
+    }
+}
+
 /// # Safety
 ///
 /// Called by the virtio core before the machine sleeps.
