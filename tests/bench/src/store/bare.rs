@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tmem_remote_protocol::HEADER_LEN;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use super::floor::{ANSWER, ASK};
 use super::pipe::{Address, Socket};
 use crate::pin::{self, Processors};
 use crate::{Error, Result};
@@ -24,10 +25,10 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Header and one entry; header, entry and page.
+    /// As of the ping-pong.
     pub(super) const GET: Self = Self {
-        ask: HEADER_LEN + 8,
-        answer: HEADER_LEN + 16 + 4096,
+        ask: ASK,
+        answer: ANSWER,
     };
     /// Header, entry and page; header and one result.
     pub(super) const PUT: Self = Self {

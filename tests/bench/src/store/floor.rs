@@ -19,9 +19,9 @@ use crate::row::histogram;
 use crate::{Error, Result};
 
 /// Bytes of a get: its header and one entry.
-const ASK: usize = HEADER_LEN + 8;
+pub(super) const ASK: usize = HEADER_LEN + 8;
 /// Bytes of its reply: header, entry and page.
-const ANSWER: usize = HEADER_LEN + 16 + 4096;
+pub(super) const ANSWER: usize = HEADER_LEN + 16 + 4096;
 
 /// A server that answers each 40 bytes with 4144, and a connection to it.
 pub(super) struct PingPong {

@@ -2,8 +2,8 @@
 //! Three protocols, spoken by clients of one shape: each turns puts and gets of numbered pages into
 //! bytes, and finds the replies in what came back. None of them knows a socket.
 //!
-//! Gets that go out together are one request where a protocol has such, as the clients of all do it: a
-//! frame of several pages in ours, an `MGET` in Valkey's. memcached's has none, nor needs one.
+//! Gets that go out together are one request where a protocol has such: a frame of several pages in ours, an
+//! `MGET` in Valkey's. memcached's short commands go one by one.
 //!
 //! A key is 8 hexadecimal digits to the others and a number to ours. Ours computes the checksum of each
 //! page that it sends and that it gets, as its protocol asks for; the others have none.

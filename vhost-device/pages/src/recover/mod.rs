@@ -69,7 +69,8 @@ pub struct Recovery {
     /// their way.
     pub frames_freed: u64,
     /// Pages that cannot be told any more, because index and frame table disagree, or because a slot of
-    /// a file that is taken over is damaged or cannot be read. Those of dense pools of the former answer [`GetResult::Corrupt`](crate::GetResult::Corrupt) until they are put or flushed.
+    /// a file that is taken over is damaged or cannot be read. Of the former, those of dense pools answer
+    /// [`GetResult::Corrupt`](crate::GetResult::Corrupt) until they are put or flushed.
     pub damaged: u64,
     /// Requests that had taken pages and of which nobody here knows whether they were answered:
     /// see [`Guest::unresolved`](crate::Guest::unresolved).
