@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Connection, Value, cmd};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
 /// How long a cluster may take to be whole; a failover takes about 2 seconds.
@@ -296,21 +297,23 @@ impl Servers {
         server.child = Some(child);
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP, and until all threads have stopped.
     pub(crate) fn freeze(&self, number: usize) {
-        self.signal(number, "-STOP");
+        let process = self.process(number);
+        kill_process(process, Signal::STOP).unwrap();
+        let (_, status) = waitpid(Some(process), WaitOptions::UNTRACED)
+            .unwrap()
+            .unwrap();
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// SIGCONT.
     pub(crate) fn thaw(&self, number: usize) {
-        self.signal(number, "-CONT");
+        kill_process(self.process(number), Signal::CONT).unwrap();
     }
 
-    fn signal(&self, number: usize, signal: &str) {
-        let child = self.all[number].child.as_ref().unwrap();
-        let mut kill = Command::new("kill");
-        let status = kill.arg(signal).arg(child.id().to_string()).status();
-        assert!(status.unwrap().success());
+    fn process(&self, number: usize) -> Pid {
+        Pid::from_child(self.all[number].child.as_ref().unwrap())
     }
 }
 

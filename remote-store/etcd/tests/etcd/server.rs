@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 use tmem_etcd::{Client, ClientConfig, Endpoint};
 
@@ -137,12 +138,19 @@ impl Etcd {
         }
     }
 
-    /// Stops the process where it is (SIGSTOP), or lets it go on.
+    /// Stops the process where it is (SIGSTOP), all of its threads, or lets it go on.
     pub(crate) fn freeze(&self, frozen: bool) {
-        let signal = if frozen { "-STOP" } else { "-CONT" };
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status().unwrap();
-        assert!(status.success());
+        let process = Pid::from_child(self.child.as_ref().unwrap());
+        if frozen {
+            kill_process(process, Signal::STOP).unwrap();
+            // Those on other processors may go on for a while.
+            let (_, status) = waitpid(Some(process), WaitOptions::UNTRACED)
+                .unwrap()
+                .unwrap();
+            assert!(status.stopped(), "{status:?}");
+        } else {
+            kill_process(process, Signal::CONT).unwrap();
+        }
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
