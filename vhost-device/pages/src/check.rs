@@ -40,7 +40,7 @@ impl Engine {
     /// - The counts of pools, guests and engine are what is counted here.
     /// - No guest holds more than its grant, but for pages that were put back; the grants do not
     ///   exceed what the tiers hold, unless that is allowed.
-    /// - A slot of a lower tier is named by one index entry, by one victim, or free.
+    /// - A slot of a lower tier is named by one index entry, by one copy, or free.
     ///
     /// # Panics
     /// If one does not hold, with a description.
@@ -186,14 +186,14 @@ fn check_pool(
 /// Slots that are in use, by tier and number: whether an index entry names it.
 type Slots = BTreeMap<(usize, u32), bool>;
 
-/// Checks a guest's victims: each is a page in a frame, with a slot of its own.
+/// Checks a guest's copies: each is of a page in a frame, with a slot of its own.
 fn check_victims(shared: &Shared, guest: &Guest, met: &[Met], slots: &mut Slots) {
     for (frame, stored) in guest.account.victims.all() {
         let place = met[frame as usize];
         let held = matches!(place, Met::Used | Met::Taken);
-        assert!(held, "victim {frame} of {} is no page", guest.name());
+        assert!(held, "copied {frame} of {} is no page", guest.name());
         let entry = shared.frames.mapping().entry(FrameNo(frame));
-        assert!(entry.is_victim(), "victim {frame} is not marked");
+        assert!(entry.is_copied(), "copied {frame} is not marked");
         let new = slots.insert((stored.tier.number(), stored.slot), false);
         assert_eq!(new, None, "slot {stored:?} is used twice");
     }

@@ -57,6 +57,8 @@ pub(crate) struct Dram {
     overcommit: AtomicBool,
     /// What guests have above their floors for their weights, on average.
     fair_excess: AtomicU64,
+    /// Some guest has clearly more than that.
+    uneven: AtomicBool,
     awake: AtomicBool,
     waker: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -81,6 +83,7 @@ impl Dram {
             high: AtomicU32::new(0),
             overcommit: AtomicBool::new(false),
             fair_excess: AtomicU64::new(0),
+            uneven: AtomicBool::new(false),
             awake: AtomicBool::new(false),
             waker: Mutex::new(None),
         };
@@ -220,11 +223,16 @@ impl Shared {
         }
         let fair = (frames << 16) / weights.max(1);
         self.dram.fair_excess.store(fair, Ordering::Relaxed);
+        let uneven = accounts.iter().any(|of| of.excess() > fair + fair / 32);
+        self.dram.uneven.store(uneven, Ordering::Relaxed);
     }
 
-    /// A guest has clearly less of DRAM than its share, of what is used.
-    pub(crate) fn is_below_share(&self, account: &Account) -> bool {
-        account.excess() < self.dram.fair_excess.load(Ordering::Relaxed) / 16 * 15
+    /// A guest has clearly less of DRAM than its share of what is used; or no more than that, where some
+    /// other clearly has.
+    pub(crate) fn is_owed_dram(&self, account: &Account) -> bool {
+        let fair = self.dram.fair_excess.load(Ordering::Relaxed);
+        let excess = account.excess();
+        excess < fair / 16 * 15 || (excess <= fair && self.dram.uneven.load(Ordering::Relaxed))
     }
 
     /// Changes the frames that may be used: more at once, fewer as they become free.

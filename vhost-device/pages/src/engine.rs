@@ -448,11 +448,12 @@ impl Engine {
             owners: owners * size_of::<OwnerRecord>() as u64,
             pools: (size_of::<Shared>() + self.shared.pool_table_bytes()) as u64,
             free_lists: (self.shared.free.bytes() + owner_list) as u64,
-            policies: self.shared.policies.bytes() as u64,
+            policies: (self.shared.policies.bytes() + self.shared.door.bytes()) as u64,
             slot_tables: self.shared.slot_table_bytes(),
             ..MemoryReport::default()
         };
         for guest in self.all_guests() {
+            report.copies += guest.account.victims.bytes() as u64;
             report.pools += guest.own_bytes() as u64;
             for pool in guest.pools() {
                 report.frames_used += pool.stats().frames * PAGE_SIZE as u64;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::frame_list::FrameList;
 use crate::handle::{ObjectId, PageBytes, PageIndex, Ticket};
 use crate::kept::{Kept32, Kept64};
-use crate::sys::{INDEXED, Mapping, OwnedFrame, VICTIM};
+use crate::sys::{COPIED, INDEXED, Mapping, OwnedFrame};
 
 /// Bit of [`FrameEntry::state`]: the page may be evicted. The ticket is in the bits below.
 pub(crate) const EPHEMERAL: u64 = 1 << 52;
@@ -72,8 +72,8 @@ impl FrameEntry {
 
     /// The page has a copy in a lower tier.
     #[inline]
-    pub(crate) fn is_victim(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & VICTIM != 0
+    pub(crate) fn is_copied(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & COPIED != 0
     }
 
     /// Tells the clock that the page is in use.

@@ -116,9 +116,9 @@ impl Shared {
         // Not before: while the journal names a frame, the frame must hold what was taken.
         for (guest, frame) in left {
             let page = self.likeness(frame);
-            let (owned, was_victim) = self.frames.mapping().retire(frame);
-            if was_victim && let Some(account) = self.account(guest) {
-                self.cancel_victim(&account, worker, frame, page);
+            let (owned, was_copied) = self.frames.mapping().retire(frame);
+            if was_copied && let Some(account) = self.account(guest) {
+                self.cancel_copy(&account, worker, frame, page);
             }
             freed.extend(owned);
         }

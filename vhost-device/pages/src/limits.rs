@@ -194,7 +194,7 @@ impl Guest {
     pub fn freeable(&self) -> Freeable {
         let (ephemeral, victims) = (self.account.ephemeral_frames(), self.account.victims.len());
         let rest = self.account.dram().saturating_sub(ephemeral + victims);
-        let room = (self.shared.lower.iter().flatten())
+        let room: u64 = (self.shared.lower.iter().flatten())
             .map(|tier| {
                 let used = tier.used.load(std::sync::atomic::Ordering::Relaxed);
                 tier.promised_room().saturating_sub(used)
@@ -203,7 +203,8 @@ impl Guest {
         Freeable {
             ephemeral,
             victims,
-            demotable: rest.min(room),
+            // What has a copy needs no room.
+            demotable: rest.min(room + self.account.victims.kept()),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::frames::{EPHEMERAL, FrameNo, OwnerNo};
 use crate::policy::{Hits, Replacement, UnknownPolicy};
 use crate::shared::Shared;
 use crate::stats::Aligned;
-use crate::sys::{INDEXED, VICTIM};
+use crate::sys::INDEXED;
 
 /// Events that a worker collects.
 const EVENTS: usize = 64;
@@ -26,8 +26,12 @@ const EVENTS: usize = 64;
 pub(crate) enum Event {
     /// A page of this guest is in this frame.
     Insert(u32, FrameNo),
+    /// The same, and the page was in the other frame until now.
+    Renew(u32, FrameNo, FrameNo),
     /// The page in this frame was got.
     Touch(FrameNo),
+    /// The page in this frame is a victim, without its policy's doing.
+    Leaves(FrameNo),
     /// The page in this frame is gone.
     Remove(FrameNo),
     /// The victim in this frame has left DRAM; the hash of what it is called.
@@ -88,7 +92,17 @@ impl Shared {
                         replacement.insert(guest, frame.0, page);
                     }
                 }
+                Event::Renew(guest, frame, before) => {
+                    if let Some(page) = self.page_of(guest, frame) {
+                        replacement.renew(guest, frame.0, page, before.0);
+                    }
+                }
                 Event::Touch(frame) => replacement.touch(frame.0),
+                Event::Leaves(frame) => {
+                    if self.is_leaving(frame) {
+                        replacement.remove(frame.0);
+                    }
+                }
                 Event::Remove(frame) => {
                     let state = self
                         .frames
@@ -109,10 +123,27 @@ impl Shared {
     fn page_of(&self, guest: u32, frame: FrameNo) -> Option<u64> {
         let entry = self.frames.mapping().entry(frame);
         let state = entry.state.load(Ordering::Relaxed);
+        let known = state & (INDEXED | EPHEMERAL) == INDEXED;
+        (known && self.guest_of(frame) == Some(guest) && !self.is_leaving(frame))
+            .then(|| self.page_hash(frame))
+    }
+
+    /// The guest whose page is in a frame.
+    fn guest_of(&self, frame: FrameNo) -> Option<u32> {
+        let entry = self.frames.mapping().entry(frame);
         let owner = OwnerNo(entry.owner.load(Ordering::Relaxed));
-        let known = state & (INDEXED | VICTIM | EPHEMERAL) == INDEXED && owner != OwnerNo::NOBODY;
-        let of = known.then(|| self.frames.owner(owner).guest.load(Ordering::Relaxed));
-        (of == Some(guest)).then(|| self.page_hash(frame))
+        (owner != OwnerNo::NOBODY).then(|| self.frames.owner(owner).guest.load(Ordering::Relaxed))
+    }
+
+    /// The page in a frame is a victim. Called with the policies locked: nobody who has a guest's victims
+    /// locked waits for them.
+    fn is_leaving(&self, frame: FrameNo) -> bool {
+        if !self.frames.mapping().entry(frame).is_copied() {
+            return false;
+        }
+        let guest = self.guest_of(frame);
+        let account = guest.and_then(|guest| self.account(guest));
+        account.is_some_and(|account| account.victims.leaves(frame))
     }
 
     /// The hash of what the page in a frame is called.

@@ -20,7 +20,7 @@ use crate::limbo::Limbo;
 use crate::pool::Pool;
 use crate::replacement::{Event, Policies};
 use crate::sys::{INDEXED, OwnedFrame};
-use crate::tier::{LOWER, Lower, LowerTier};
+use crate::tier::{Door, LOWER, Lower, LowerTier};
 
 /// Frames that a flush of many pages collects before it gives them back.
 pub(crate) const FLUSH_BULK: u32 = 32;
@@ -66,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) lower: [Option<LowerTier>; LOWER],
     pub(crate) policies: Policies,
     pub(crate) dram: Dram,
+    pub(crate) door: Door,
     pub(crate) late: Late,
     /// The last to go: the files are this engine's until they are unmapped.
     _claim: Claim,
@@ -109,6 +110,7 @@ impl Shared {
             lower,
             policies: Policies::new(counts.workers),
             dram: Dram::new(counts.frames),
+            door: Door::new(counts.frames),
             late: Late::new(counts.workers),
             _claim: claim,
         }
@@ -188,12 +190,11 @@ impl Shared {
         frame: FrameNo,
     ) -> Option<OwnedFrame> {
         let page = self.likeness(frame);
-        let (owned, was_victim) = self.frames.mapping().retire(frame);
-        if was_victim {
-            self.cancel_victim(account, worker, frame, page);
-        } else {
-            self.track(worker, Event::Remove(frame));
+        let (owned, was_copied) = self.frames.mapping().retire(frame);
+        if was_copied {
+            self.cancel_copy(account, worker, frame, page);
         }
+        self.track(worker, Event::Remove(frame));
         owned
     }
 

@@ -129,6 +129,8 @@ pub struct MemoryReport {
     pub free_lists: u64,
     /// The replacement policies.
     pub policies: u64,
+    /// Which pages in DRAM have a copy below, and where.
+    pub copies: u64,
     /// The slot tables of the tiers below DRAM, as far as slots were ever used.
     pub slot_tables: u64,
 }
@@ -143,6 +145,7 @@ impl MemoryReport {
             + self.pools
             + self.free_lists
             + self.policies
+            + self.copies
             + self.slot_tables
     }
 }

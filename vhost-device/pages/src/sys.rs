@@ -43,8 +43,8 @@ const HUGE_BYTES: usize = 2 << 20;
 
 /// State bit: the index holds this frame.
 pub(crate) const INDEXED: u64 = 1 << 54;
-/// State bit: the page has a copy in a lower tier already, and this frame is the next to go.
-pub(crate) const VICTIM: u64 = 1 << 55;
+/// State bit: the page has a copy in a lower tier.
+pub(crate) const COPIED: u64 = 1 << 55;
 /// One pin in the state word; the bits from here up count them.
 const PIN: u64 = 1 << 56;
 /// Pins that fit into the state word; there is at most one a worker.
@@ -553,7 +553,7 @@ impl Mapping {
     }
 
     /// Takes a frame back from the index. Its owner is the caller, or the last one to unpin it. Also
-    /// says whether it was a [`VICTIM`].
+    /// says whether it was [`COPIED`].
     ///
     /// # Panics
     /// If the index does not have it.
@@ -569,7 +569,7 @@ impl Mapping {
             frame.0
         );
         let owned = (before / PIN == 0).then_some(OwnedFrame(frame));
-        (owned, before & VICTIM != 0)
+        (owned, before & COPIED != 0)
     }
 
     /// A frame's table entry.

@@ -4,10 +4,11 @@
 
 mod model;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, Way, seed};
-use tmem_pages::slots::SlotFile;
+use tmem_pages::slots::{Durability, SlotFile};
 use tmem_pages::{
     DramLimits, Engine, EngineConfig, EngineFiles, Epoch, EpochOutcome, GetResult, Guest,
     GuestConfig, GuestError, Layout, LimitsError, Mover, ObjectId, PageIndex, Pool, PoolId,
@@ -462,18 +463,28 @@ fn all_go(run: Run) {
 
 #[test]
 fn tiered_engine_answers_as_the_model_does() {
-    let store = |slots| Some(Arc::new(SlotFile::memory(slots).unwrap()) as _);
+    let seed = seed("tiered_engine_answers_as_the_model_does");
+    tiered(seed, SlotFile::memory(TIERED[1]).unwrap());
+}
+
+#[test]
+fn engine_whose_pages_keep_their_copies_answers_as_the_model_does() {
+    let seed = seed("engine_whose_pages_keep_their_copies_answers_as_the_model_does");
+    let file = tempfile::tempfile().unwrap();
+    let path = Path::new("slots");
+    let opened = SlotFile::open(file.into(), path, TIERED[1], Durability::Process);
+    tiered(seed, opened.unwrap().0);
+}
+
+fn tiered(seed: u64, pm: SlotFile) {
+    let remote = SlotFile::memory(TIERED[2]).unwrap();
     let stores = Stores {
-        pm: store(TIERED[1]),
-        remote: store(TIERED[2]),
+        pm: Some(Arc::new(pm)),
+        remote: Some(Arc::new(remote)),
         keep_over_reboot: false,
     };
     let files = EngineFiles::anonymous().unwrap();
-    let mut run = Run::with(
-        seed("tiered_engine_answers_as_the_model_does"),
-        files,
-        Some(stores),
-    );
+    let mut run = Run::with(seed, files, Some(stores));
     for step in 0..STEPS {
         run.step();
         if step % 1000 == 0 {

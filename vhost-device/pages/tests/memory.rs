@@ -2,14 +2,15 @@
 //! What a page costs beside its 4096 bytes.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tmem_pages::policy::POLICIES;
-use tmem_pages::slots::SlotFile;
+use tmem_pages::slots::{Durability, SlotFile};
 use tmem_pages::{
-    Engine, EngineConfig, EngineFiles, Guest, GuestConfig, Layout, MemoryReport, ObjectId,
-    PAGE_SIZE, PageBytes, PageIndex, PoolId, PoolKind, PoolSpec, PutResult, Step, Stores, Ticket,
-    Tier, Worker,
+    Engine, EngineConfig, EngineFiles, GetMode, GetResult, Guest, GuestConfig, Layout,
+    MemoryReport, ObjectId, PAGE_SIZE, PageBytes, PageIndex, PoolId, PoolKind, PoolSpec, PutResult,
+    Step, Stores, Ticket, Tier, Worker,
 };
 
 const PAGES: u32 = 32_768;
@@ -129,14 +130,29 @@ fn same_filled_pages_cost_their_index_entry_alone() {
 /// the latter: it is what the engine has more when three times as many pages have come, without its
 /// slot table, by the pages that are below now; and the slot table, by its slots.
 fn bytes_in_tiers(layout: Layout, policy: &str) -> (f64, f64) {
-    const ALL: u32 = 4 * PAGES;
+    let tiered = tiered(layout, policy, SlotFile::memory(ALL).unwrap());
+    (tiered.dram, tiered.below)
+}
+
+/// Pages in DRAM and below.
+const ALL: u32 = 4 * PAGES;
+
+/// Bytes for each page.
+struct Tiered {
+    dram: f64,
+    below: f64,
+    /// For copies, for each page in DRAM, once pages have come up again and keep theirs.
+    kept: f64,
+}
+
+fn tiered(layout: Layout, policy: &str, pm: SlotFile) -> Tiered {
     let config = EngineConfig {
         frames: PAGES,
         workers_max: 2,
         guests_max: 4,
     };
     let stores = Stores {
-        pm: Some(Arc::new(SlotFile::memory(ALL).unwrap())),
+        pm: Some(Arc::new(pm)),
         ..Stores::default()
     };
     let files = EngineFiles::anonymous().unwrap();
@@ -154,19 +170,23 @@ fn bytes_in_tiers(layout: Layout, policy: &str) -> (f64, f64) {
     let mut mover = engine.mover(Box::new(|| {})).unwrap();
     let metadata = || {
         let memory = engine.memory();
-        (memory.metadata() - memory.slot_tables, memory.slot_tables)
+        let own = memory.metadata() - memory.slot_tables - memory.copies;
+        (own, memory.slot_tables, memory.copies)
     };
-    let mut put = |number: u32| {
+    let name = |number: u32| {
         let object = ObjectId([u64::from(number / 1024), 0, 0]);
-        let (object, index) = match layout {
+        match layout {
             Layout::Dense { .. } => (ObjectId::ZERO, PageIndex(number)),
             Layout::Sparse => (object, PageIndex(number % 1024)),
-        };
+        }
+    };
+    let mut put = |number: u32| {
+        let (object, index) = name(number);
         let result = worker.put(&pool, object, index, Ticket::MAX, &page(number));
         assert_eq!(result, PutResult::Stored);
     };
     (0..PAGES).for_each(&mut put);
-    let (full, slots) = metadata();
+    let (full, slots, _) = metadata();
     let in_dram = PAGES - u32::try_from(engine.tier(Tier::Pm).unwrap().used_pages).unwrap();
     for number in PAGES..ALL {
         put(number);
@@ -177,9 +197,19 @@ fn bytes_in_tiers(layout: Layout, policy: &str) -> (f64, f64) {
     let ratio = |part: u64, whole: u64| {
         f64::from(u32::try_from(part).unwrap()) / f64::from(u32::try_from(whole).unwrap())
     };
-    let more = metadata().0 - full;
-    let dram = ratio(full, u64::from(in_dram));
-    (dram, ratio(more, below) + ratio(slots, u64::from(ALL)))
+    let (at_rest, _, victims) = metadata();
+    let mut back = [0; PAGE_SIZE];
+    for number in (0..ALL).flat_map(|number| [number; 2]) {
+        let (object, index) = name(number);
+        let got = worker.get(&pool, object, index, GetMode::Copy, &mut back);
+        assert_eq!(got, GetResult::Hit);
+        while number % 64 == 0 && mover.step(false) == Step::Busy {}
+    }
+    Tiered {
+        dram: ratio(full, u64::from(in_dram)) + ratio(victims, u64::from(PAGES)),
+        below: ratio(at_rest - full, below) + ratio(slots, u64::from(ALL)),
+        kept: ratio(metadata().2, u64::from(PAGES)),
+    }
 }
 
 #[test]
@@ -193,6 +223,15 @@ fn metadata_of_a_page_in_tiers_is_within_the_limits_with_each_policy() {
         assert!(dram <= METADATA_BYTES_MAX, "{}: {dram}", kind.name);
         assert!(below <= METADATA_BYTES_BELOW_MAX, "{}: {below}", kind.name);
     }
+    let file = tempfile::tempfile().unwrap();
+    let opened = SlotFile::open(file.into(), Path::new("slots"), ALL, Durability::Process);
+    let layout = Layout::Dense { pages: ALL };
+    let Tiered { dram, kept, .. } = tiered(layout, "s3-fifo", opened.unwrap().0);
+    println!("on disk  {dram:6.2} bytes a page in DRAM, {kept:6.2} for copies that are kept");
+    assert!(
+        kept > 0.5 && dram + kept <= METADATA_BYTES_MAX,
+        "{dram} and {kept}"
+    );
     // Not held to the limit below DRAM, for the index of names is larger than a word; printed.
     let (dram, below) = bytes_in_tiers(Layout::Sparse, "clock");
     println!("sparse   {dram:6.2} bytes a page in DRAM, {below:6.2} below");

@@ -67,7 +67,29 @@ fn promise_outweighs_the_cap_when_the_tiers_below_are_full() {
 
 #[test]
 fn every_grant_is_kept_when_all_tiers_are_full_to_the_brim() {
-    let mut house = House::new([60, 50, 40], &[100, 50]);
+    brim(House::new([60, 50, 40], &[100, 50]));
+}
+
+#[test]
+fn every_grant_is_kept_when_copies_of_pages_in_dram_take_the_last_slots() {
+    let mut house = House::on_file([60, 50, 40], &[100, 50]);
+    // Twice: a page comes up when it is asked for again.
+    for _ in 0..2 {
+        (0..75).for_each(|number| house.put(0, number));
+        for _ in 0..2 {
+            for number in 0..75 {
+                house.get(0, number);
+                house.get(0, number);
+                house.step();
+            }
+        }
+        assert!(house.engine.stats().total.promoted > 0);
+        house.engine.self_check();
+    }
+    brim(house);
+}
+
+fn brim(mut house: House) {
     for guest in 0..2 {
         let grant = [100, 50][guest];
         (0..grant).for_each(|number| house.put(guest, number));
@@ -78,6 +100,10 @@ fn every_grant_is_kept_when_all_tiers_are_full_to_the_brim() {
     for _ in 0..5 {
         (0..100).for_each(|number| house.put(0, number));
         house.settle();
+        house.engine.self_check();
+        house.check_pages(0, 100);
+        house.check_pages(0, 100);
+        house.engine.self_check();
     }
     house.check_pages(0, 100);
     house.check_pages(1, 50);

@@ -17,21 +17,21 @@ use tmem_pages::{ObjectId, PageIndex, Tier};
 const PAGES: u32 = 50;
 
 /// Pages of guest 0 that are in DRAM.
-fn in_dram(house: &House) -> BTreeSet<u32> {
+fn in_dram(house: &House, pages: u32) -> BTreeSet<u32> {
     let pool = &house.pools[0];
     let tier = |number: &u32| {
         let index = PageIndex(*number);
         house.worker.tier_of(pool, ObjectId::ZERO, index) == Some(Tier::Dram)
     };
-    (0..PAGES).filter(tier).collect()
+    (0..pages).filter(tier).collect()
 }
 
 /// Has all pages leave, one at a time. Returns their order.
 fn leave(house: &House) -> Vec<u32> {
     let mut order = Vec::new();
-    let mut before = in_dram(house);
+    let mut before = in_dram(house, PAGES);
     while house.guests[0].reclaim_some(1) == 1 {
-        let after = in_dram(house);
+        let after = in_dram(house, PAGES);
         let gone: Vec<u32> = before.difference(&after).copied().collect();
         assert_eq!(gone.len(), 1, "one page at a time");
         order.extend(gone);
@@ -148,7 +148,7 @@ fn victim_that_is_got_stays() {
     (0..5).for_each(|number| house.get(0, number));
     assert_eq!(house.engine.stats().total.hits_victim, 5);
     (98..103).for_each(|number| house.put(0, number));
-    let in_dram = in_dram(&house);
+    let in_dram = in_dram(&house, PAGES);
     for number in 0..5 {
         assert!(
             in_dram.contains(&number),
@@ -157,4 +157,67 @@ fn victim_that_is_got_stays() {
     }
     assert!(in_dram.len() < PAGES as usize, "nothing has left");
     house.check_pages(0, 103);
+}
+
+/// Puts 1600 pages where DRAM holds 400, then gets the first 250 of them, which are below by then, nine
+/// times as often as the others.
+fn warm_up(house: &mut House, policy: &str, random: &mut Random) -> usize {
+    house.guests[0].set_policy(policy, 5).unwrap();
+    (0..1600).for_each(|number| house.put(0, number));
+    house.settle();
+    for get in 0..20_000 {
+        let often = !random.one_in(10);
+        let pages = if often { 250 } else { 1600 };
+        house.get(0, random.below_u32(pages));
+        if get % 8 == 0 {
+            house.step();
+        }
+    }
+    house.engine.self_check();
+    in_dram(house, 250).len()
+}
+
+#[test]
+fn pages_that_are_got_often_come_to_be_in_dram() {
+    let mut random = Random::new(seed("pages_that_are_got_often_come_to_be_in_dram"), 0);
+    for policy in ["clock", "lru", "s3-fifo"] {
+        for keeps_copies in [false, true] {
+            let make = if keeps_copies {
+                House::on_file
+            } else {
+                House::new
+            };
+            let mut house = make([400, 2000, 0], &[1600]);
+            let there = warm_up(&mut house, policy, &mut random);
+            assert!(
+                there > 230,
+                "{there} of 250 by {policy}, copies kept: {keeps_copies}"
+            );
+        }
+    }
+}
+
+#[test]
+fn page_that_keeps_its_copy_is_not_written_again() {
+    let mut random = Random::new(seed("page_that_keeps_its_copy_is_not_written_again"), 0);
+    let mut house = House::on_file([400, 2000, 0], &[1600]);
+    warm_up(&mut house, "s3-fifo", &mut random);
+    let written = |house: &House| house.engine.tier(Tier::Pm).unwrap().demoted;
+    let promoted = |house: &House| house.engine.stats().total.promoted;
+    let before = (written(&house), promoted(&house));
+    for get in 0..20_000 {
+        house.get(0, random.below_u32(1600));
+        if get % 8 == 0 {
+            house.step();
+        }
+    }
+    let (written, promoted) = (written(&house) - before.0, promoted(&house) - before.1);
+    assert!(promoted > 1000, "{promoted} pages came up");
+    // Those that were in DRAM have to be written once.
+    assert!(
+        written < 400 + promoted / 4,
+        "{written} pages written, {promoted} came up"
+    );
+    house.engine.self_check();
+    house.check_pages(0, 1600);
 }

@@ -112,6 +112,13 @@ pub trait Policy: Send + std::fmt::Debug {
     /// now there is none.
     fn insert(&mut self, nodes: &mut Nodes, frame: u32, page: Option<u64>);
 
+    /// A page was put again: it came to this frame, and was a member in the frame `before` until now, which
+    /// is removed after. As good as a new page, if the policy does not care.
+    fn renew(&mut self, nodes: &mut Nodes, frame: u32, page: u64, before: u32) {
+        let _ = before;
+        self.insert(nodes, frame, Some(page));
+    }
+
     /// A page was hit. May be called for a policy that needs no word of it.
     fn touch(&mut self, nodes: &mut Nodes, frame: u32);
 
@@ -134,7 +141,7 @@ pub trait Policy: Send + std::fmt::Debug {
 }
 
 /// Spreads a number over all 64 bits: the finaliser of SplitMix64.
-fn mix(number: u64) -> u64 {
+pub(crate) fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)

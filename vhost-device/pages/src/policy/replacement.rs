@@ -182,6 +182,19 @@ impl Replacement {
     /// A page of `guest` came, or was replaced, in `frame`. `page` is a hash of its name, the same
     /// whenever that page comes. A frame that is linked anywhere is taken out there first.
     pub fn insert(&mut self, guest: u32, frame: u32, page: u64) {
+        self.admit(guest, frame, page, None);
+    }
+
+    /// As [`insert`](Self::insert), of a page that was in the frame `before` until now, which is to be
+    /// removed after this.
+    pub fn renew(&mut self, guest: u32, frame: u32, page: u64, before: u32) {
+        let is_member = before != frame
+            && self.guest_of(before) == Some(guest)
+            && self.nodes.place(before) != Place::Returned;
+        self.admit(guest, frame, page, is_member.then_some(before));
+    }
+
+    fn admit(&mut self, guest: u32, frame: u32, page: u64, before: Option<u32>) {
         self.remove(frame);
         let Some(slot) = Self::slot(&mut self.guests, guest) else {
             return;
@@ -193,7 +206,10 @@ impl Replacement {
             return;
         };
         if self.nodes.claim(frame, guest) {
-            of.policy.insert(&mut self.nodes, frame, Some(page));
+            match before {
+                Some(before) => of.policy.renew(&mut self.nodes, frame, page, before),
+                None => of.policy.insert(&mut self.nodes, frame, Some(page)),
+            }
             of.len += 1;
         }
     }

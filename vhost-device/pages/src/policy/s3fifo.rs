@@ -75,6 +75,17 @@ impl Policy for S3Fifo {
         }
     }
 
+    /// A page that is written is as much in use as one that is read: it keeps its queue and its count.
+    fn renew(&mut self, nodes: &mut Nodes, frame: u32, page: u64, before: u32) {
+        let count = nodes.count(before);
+        if nodes.place(before) == MAIN {
+            nodes.push_back(&mut self.main, MAIN, frame);
+        } else {
+            self.insert(nodes, frame, Some(page));
+        }
+        nodes.set_count(frame, count + 1);
+    }
+
     fn touch(&mut self, nodes: &mut Nodes, frame: u32) {
         nodes.set_count(frame, nodes.count(frame) + 1);
     }

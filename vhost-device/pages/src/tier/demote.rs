@@ -31,8 +31,8 @@ impl Shared {
         (self.lower.iter().flatten()).any(LowerTier::takes_pages)
     }
 
-    /// Writes the next pages of a guest, at most `most`, to a lower tier. Returns how many became
-    /// victims.
+    /// Has the next pages of a guest, at most `most`, become victims: those without a copy are written to a
+    /// lower tier first. Returns how many did.
     pub(crate) fn demote(&self, account: &Account, worker: u16, most: usize) -> usize {
         let Some((tier, mut slots)) = self.reserve_slots(most) else {
             return 0;
@@ -41,7 +41,12 @@ impl Shared {
         let mut freed = Vec::new();
         let mut moving = Vec::with_capacity(chosen.len());
         let mut stay = Vec::new();
+        let mut victims = 0;
         for frame in chosen {
+            if let Some(is_new) = self.leave_with_copy(account, frame) {
+                victims += usize::from(is_new);
+                continue;
+            }
             match self.begin_move(tier, account, frame, &mut slots, &mut freed) {
                 Some(page) => moving.push(page),
                 None => stay.push(frame),
@@ -60,7 +65,7 @@ impl Shared {
         } else {
             tier.store.write(&batch)
         };
-        let mut victims = 0;
+        let mut written = 0;
         for page in moving {
             let copied = Copied {
                 ticket: page.header.ticket.get(),
@@ -69,9 +74,10 @@ impl Shared {
                     slot: page.slot,
                     checksum: page.header.checksum,
                 },
+                leaves: true,
             };
             if result.is_ok() {
-                victims += usize::from(self.add_victim(account, page.frame, copied));
+                written += usize::from(self.add_copy(account, page.frame, copied));
             } else {
                 self.free_slots(&[copied.stored]);
                 stay.push(page.frame);
@@ -87,8 +93,8 @@ impl Shared {
         }
         tier.counts
             .demoted
-            .fetch_add(victims as u64, Ordering::Relaxed);
-        victims
+            .fetch_add(written as u64, Ordering::Relaxed);
+        victims + written
     }
 
     /// Pins a page of this guest and gives it one of the slots.
@@ -189,8 +195,14 @@ impl Shared {
         tiers
             .filter(|tier| tier.is_worth_a_try())
             .map(|tier| {
-                let slots = std::iter::from_fn(|| self.reserve_slot(tier));
-                let mut slots: Vec<u32> = slots.take(most).collect();
+                let take = || {
+                    let slots = std::iter::from_fn(|| self.reserve_slot(tier));
+                    slots.take(most).collect()
+                };
+                let mut slots: Vec<u32> = take();
+                if slots.is_empty() && self.give_copies_up(tier, most) {
+                    slots = take();
+                }
                 slots.reverse();
                 (tier, slots)
             })

@@ -14,6 +14,7 @@
 //! for no store as long as there are victims, and a get never waits for a page on its way.
 
 mod demote;
+mod door;
 mod mover;
 mod promote;
 mod resize;
@@ -32,6 +33,7 @@ use thiserror::Error;
 use crate::slots::SlotError;
 
 pub(crate) use demote::DEMOTE_BATCH;
+pub(crate) use door::Door;
 pub use mover::{Mover, Step};
 pub(crate) use promote::{Fetched, From};
 pub use resize::ResizeError;

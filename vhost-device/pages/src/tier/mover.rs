@@ -91,6 +91,8 @@ pub struct Mover {
     moved: usize,
     page: Box<PageBytes>,
     gather: Gather,
+    /// Copies are being given up.
+    keeps_fewer: bool,
 }
 
 impl std::fmt::Debug for Mover {
@@ -110,6 +112,7 @@ impl Mover {
             moved: 0,
             page: Box::new([0; PAGE_SIZE]),
             gather: Gather::default(),
+            keeps_fewer: false,
         }
     }
 
@@ -128,6 +131,7 @@ impl Mover {
         let mut busy = shared.withhold_frames() > 0;
         busy |= self.relieve(&shared);
         busy |= self.hold_to_caps(&shared);
+        busy |= self.keep_fewer_copies(&shared);
         busy |= self.empty_tiers(&shared);
         if !busy && idle {
             busy = self.bring_back(&shared);
@@ -254,6 +258,18 @@ impl Mover {
             busy |= done > 0;
         }
         busy
+    }
+
+    /// Keeps guests from keeping too many copies of what came up. Once it has begun it goes on a little
+    /// further, so that it is not called for each one.
+    fn keep_fewer_copies(&mut self, shared: &Shared) -> bool {
+        let max = shared.kept_max();
+        let most = if self.keeps_fewer { max - max / 8 } else { max };
+        let accounts = shared.accounts();
+        let done = (accounts.iter())
+            .map(|account| shared.keep_fewer(account, self.worker, most, DEMOTE_PAGES));
+        self.keeps_fewer = done.sum::<usize>() > 0;
+        self.keeps_fewer
     }
 
     /// Moves pages out of tiers that are to be emptied, and out of slots beyond a tier's end.

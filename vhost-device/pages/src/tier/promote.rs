@@ -10,14 +10,15 @@ use crate::checksum;
 use crate::frames::{FrameNo, Prepared};
 use crate::handle::{ObjectId, PageBytes, PageIndex, Ticket};
 use crate::index::{Change, Entry, Stored};
+use crate::policy::mix;
 use crate::pool::Pool;
 use crate::replacement::Event;
 use crate::shared::Shared;
 use crate::sys::OwnedFrame;
 use crate::tier::victims::Copied;
 
-/// Pages that keep a slot below after their promotion are at most one in so many frames.
-const KEPT_SHARE: u64 = 4;
+/// Pages of a guest that keep a slot below after their promotion are at most one in so many frames.
+const KEPT_SHARE: u64 = 16;
 
 /// Where the frame of a page that is promoted comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,14 @@ pub(crate) enum Fetched {
     Moved,
     /// The page is there, and cannot be read, or is not what was written.
     Damaged,
+}
+
+/// A hash of what a page is called.
+fn name_hash(pool: &Pool, ObjectId(object): ObjectId, PageIndex(index): PageIndex) -> u64 {
+    let name = object
+        .into_iter()
+        .chain([u64::from(pool.slot()), u64::from(index)]);
+    name.fold(0, |hash, part| mix(hash ^ part))
 }
 
 impl Shared {
@@ -69,19 +78,35 @@ impl Shared {
     }
 
     /// Whether a page that was got should come back to DRAM, and if so, from where its frame is.
-    pub(crate) fn wants_back(&self, pool: &Pool, stored: Stored) -> Option<From> {
+    pub(crate) fn wants_back(
+        &self,
+        pool: &Pool,
+        (object, index): (ObjectId, PageIndex),
+        stored: Stored,
+    ) -> Option<From> {
         let account = &pool.account;
         let victims = account.victims.len();
-        if self.keeps_slot(stored) && victims > self.dram_limit() / KEPT_SHARE {
+        // The mover is behind.
+        if self.keeps_slot(stored) && account.victims.kept() > 2 * self.kept_max() {
             return None;
         }
         let free = self.dram_free();
-        let room = free > self.watermarks().low || (free > 0 && self.is_below_share(account));
+        let full = free <= 2 * self.watermarks().high || !account.has_dram_room();
+        let is_owed = self.is_owed_dram(account);
+        if full && !is_owed && !self.door.knows(name_hash(pool, object, index)) {
+            return None;
+        }
+        let room = free > self.watermarks().low || (free > 0 && is_owed);
         if room && account.has_dram_room() {
             Some(From::Free)
         } else {
             (victims > 0).then_some(From::Victim)
         }
+    }
+
+    /// Pages of a guest that may keep their slot below.
+    pub(crate) fn kept_max(&self) -> u64 {
+        self.dram_limit() / KEPT_SHARE
     }
 
     /// A page that is promoted keeps its slot: to empty it for good, or to write the page once more, takes
@@ -135,7 +160,7 @@ impl Shared {
         frame
     }
 
-    /// Frees the slot of a page that was promoted, or makes the page a victim whose copy is there.
+    /// Frees the slot of a page that was promoted, or keeps it as the page's copy.
     fn keep_or_free(&self, pool: &Pool, stored: Stored, worker: u16, frame: FrameNo, ticket: u64) {
         let account = &pool.account;
         if !self.keeps_slot(stored) {
@@ -143,12 +168,21 @@ impl Shared {
             self.track(worker, Event::Insert(account.slot, frame));
             return;
         }
-        let copied = Copied { ticket, stored };
+        let copied = Copied {
+            ticket,
+            stored,
+            leaves: false,
+        };
         match self.frames.mapping().pin(frame) {
             Some(pin) => {
-                self.add_victim(account, frame, copied);
+                if self.add_copy(account, frame, copied) {
+                    self.track(worker, Event::Insert(account.slot, frame));
+                }
                 if let Some(frame) = pin.unpin() {
                     self.free.give(worker, frame);
+                }
+                if account.victims.kept() > self.kept_max() {
+                    self.wake_mover();
                 }
             }
             // Something newer is there by now.

@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Victims: pages that have a copy in a lower tier, and are in their frame still.
+//! Copies: pages that have one in a lower tier, and are in their frame still.
 //!
-//! A get of such a page is served from the frame, and saves it: when its turn comes it stays. Whoever
-//! takes the frame from the index by another way (a put, a flush) cancels the victim, so that its slot
-//! never outlives its page.
+//! ```text
+//!                     ┌──────── got, when its turn comes ────────┐
+//!                     ▼                                          │
+//! promoted ──▶ kept, and the policy's ──the policy's choice──▶ victim ──its turn──▶ gone from DRAM
+//!                     │                                          ▲
+//!                     └─ too many: copy given up, if it was got  │
+//!                        since; a victim, if not ────────────────┤
+//! demoted, which is written first ───────────────────────────────┘
+//! ```
+//! A get of such a page is served from the frame. Whoever takes the frame from the index by another way
+//! (a put, a flush) cancels the copy, so that its slot never outlives its page. A page that was promoted
+//! keeps its copy where it is dear to write or to forget: as long as nothing changes it, it leaves again
+//! for nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -17,25 +27,81 @@ use crate::index::{Entry, Stored};
 use crate::pool::Pool;
 use crate::replacement::Event;
 use crate::shared::Shared;
-use crate::sys::{INDEXED, OwnedFrame, VICTIM};
-use crate::tier::Lower;
+use crate::sys::{COPIED, INDEXED, OwnedFrame};
+use crate::tier::{Lower, LowerTier};
 
-/// A guest's victims, the oldest first.
+/// Pages of a guest that are in a frame and have a copy below.
 #[derive(Debug, Default)]
 pub(crate) struct Victims(Mutex<Queue>);
 
+/// Frames in the order of their turns. What is not the copy's turn is cancelled.
+type Turns = VecDeque<(u32, u32)>;
+
 #[derive(Debug, Default)]
 struct Queue {
-    /// Some of these may be cancelled.
-    order: VecDeque<u32>,
-    copies: HashMap<u32, Copied>,
+    /// Victims, the oldest first.
+    order: Turns,
+    /// The others, the oldest first.
+    kept: Turns,
+    /// By frame.
+    copies: HashMap<u32, Kept>,
+    /// Victims among them.
+    victims: u64,
+    /// The last turn that was given.
+    turn: u32,
 }
 
-/// Where a victim's copy is.
+/// Where a page's copy is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Copied {
     pub(crate) ticket: u64,
     pub(crate) stored: Stored,
+    /// The page is a victim: not its policy's any more, and among the next to go.
+    pub(crate) leaves: bool,
+}
+
+/// The same as it is kept: 24 bytes.
+#[derive(Debug)]
+struct Kept {
+    ticket: [u32; 2],
+    slot: u32,
+    checksum: u32,
+    turn: u32,
+    tier: Lower,
+    leaves: bool,
+}
+
+impl Kept {
+    fn new(turn: u32, copied: &Copied) -> Self {
+        let Stored {
+            tier,
+            slot,
+            checksum,
+        } = copied.stored;
+        let low = u32::try_from(copied.ticket & u64::from(u32::MAX)).unwrap_or(0);
+        let high = u32::try_from(copied.ticket >> 32).unwrap_or(0);
+        Self {
+            ticket: [low, high],
+            slot,
+            checksum,
+            turn,
+            tier,
+            leaves: copied.leaves,
+        }
+    }
+
+    fn copied(&self) -> Copied {
+        let [low, high] = self.ticket.map(u64::from);
+        Copied {
+            ticket: high << 32 | low,
+            stored: Stored {
+                tier: self.tier,
+                slot: self.slot,
+                checksum: self.checksum,
+            },
+            leaves: self.leaves,
+        }
+    }
 }
 
 /// What tells the page in a frame from others that come and go there.
@@ -55,17 +121,88 @@ impl Copied {
 }
 
 impl Queue {
-    fn drop_cancelled(&mut self) {
-        if self.order.len() > 2 * self.copies.len() + 64 {
-            self.order.retain(|frame| self.copies.contains_key(frame));
+    /// Adds a copy; the one that was there before, of an earlier page in this frame, is not needed.
+    fn add(&mut self, frame: u32, copied: Copied) -> Option<Copied> {
+        let before = self.remove(frame);
+        self.turn = self.turn.wrapping_add(1);
+        if copied.leaves {
+            self.victims += 1;
+            self.order.push_back((frame, self.turn));
+        } else {
+            self.kept.push_back((frame, self.turn));
+        }
+        self.copies.insert(frame, Kept::new(self.turn, &copied));
+        before
+    }
+
+    fn get(&self, frame: u32) -> Option<Copied> {
+        self.copies.get(&frame).map(Kept::copied)
+    }
+
+    fn remove(&mut self, frame: u32) -> Option<Copied> {
+        let copied = self.copies.remove(&frame)?.copied();
+        self.victims -= u64::from(copied.leaves);
+        let most = 2 * self.copies.len() + 64;
+        if self.order.len() + self.kept.len() > most {
+            let is_turn = |turn: &(u32, u32)| is_turn(&self.copies, *turn);
+            self.order.retain(is_turn);
+            self.kept.retain(is_turn);
+        }
+        Some(copied)
+    }
+
+    /// Takes the oldest victim out.
+    fn pop_victim(&mut self) -> Option<(FrameNo, Copied)> {
+        let frame = pop(&mut self.order, &self.copies)?;
+        self.remove(frame).map(|copied| (FrameNo(frame), copied))
+    }
+
+    /// Takes the oldest page out that keeps its copy and is no victim.
+    fn pop_kept(&mut self) -> Option<(FrameNo, Copied)> {
+        let frame = pop(&mut self.kept, &self.copies)?;
+        self.remove(frame).map(|copied| (FrameNo(frame), copied))
+    }
+}
+
+/// The first of `turns` that counts.
+fn pop(turns: &mut Turns, copies: &HashMap<u32, Kept>) -> Option<u32> {
+    loop {
+        let turn = turns.pop_front()?;
+        if is_turn(copies, turn) {
+            return Some(turn.0);
         }
     }
 }
 
+fn is_turn(copies: &HashMap<u32, Kept>, (frame, turn): (u32, u32)) -> bool {
+    copies.get(&frame).is_some_and(|kept| kept.turn == turn)
+}
+
 impl Victims {
-    /// Their number.
+    /// Pages that are about to go.
     pub(crate) fn len(&self) -> u64 {
-        self.0.lock().copies.len() as u64
+        self.0.lock().victims
+    }
+
+    /// Pages that have a copy and are not about to go.
+    pub(crate) fn kept(&self) -> u64 {
+        let queue = self.0.lock();
+        queue.copies.len() as u64 - queue.victims
+    }
+
+    /// Bytes of their memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let queue = self.0.lock();
+        let turns = queue.order.capacity() + queue.kept.capacity();
+        // A byte beside each place, of which one in eight stays empty.
+        let places = queue.copies.capacity() / 7 * 8;
+        turns * size_of::<(u32, u32)>() + places * (size_of::<(u32, Kept)>() + 1)
+    }
+
+    /// The page in this frame is about to go.
+    pub(crate) fn leaves(&self, frame: FrameNo) -> bool {
+        let queue = self.0.lock();
+        queue.get(frame.0).is_some_and(|copied| copied.leaves)
     }
 
     /// The frames, and the slots of their copies.
@@ -73,7 +210,7 @@ impl Victims {
         let queue = self.0.lock();
         let copies = queue.copies.iter();
         copies
-            .map(|(frame, copied)| (*frame, copied.stored))
+            .map(|(frame, kept)| (*frame, kept.copied().stored))
             .collect()
     }
 }
@@ -92,27 +229,111 @@ pub(crate) enum Released {
 }
 
 impl Shared {
-    /// Makes a page that has been written to a slot a victim, if it is still in its frame, which is
-    /// pinned. Otherwise the slot is free again.
-    pub(crate) fn add_victim(&self, account: &Account, frame: FrameNo, copied: Copied) -> bool {
+    /// Notes the copy of a page, if that is still in its frame, which is pinned. Otherwise the slot is free
+    /// again.
+    pub(crate) fn add_copy(&self, account: &Account, frame: FrameNo, copied: Copied) -> bool {
         let state = &self.frames.mapping().entry(frame).state;
         let mut queue = account.victims.0.lock();
         // Whoever takes the frame from the index from here on sees the mark, and waits for the lock.
-        let before = state.fetch_or(VICTIM, Ordering::AcqRel);
+        let before = state.fetch_or(COPIED, Ordering::AcqRel);
         let same = before & (Ticket::LIMIT - 1) == copied.ticket;
         let is_there = before & INDEXED != 0 && same;
         let unneeded = if is_there {
-            queue.order.push_back(frame.0);
             // A page that was in this frame before, and whose end is not told yet.
-            queue.copies.insert(frame.0, copied)
+            queue.add(frame.0, copied)
         } else {
-            state.fetch_and(!VICTIM, Ordering::AcqRel);
+            state.fetch_and(!COPIED, Ordering::AcqRel);
             Some(copied)
         };
         if let Some(copied) = unneeded {
             self.free_slots(&[copied.stored]);
         }
         is_there
+    }
+
+    /// Makes a page that its policy has chosen a victim, if it has a copy. Says whether it is one now and
+    /// was none; nothing, if it has to be written first.
+    pub(crate) fn leave_with_copy(&self, account: &Account, frame: FrameNo) -> Option<bool> {
+        let entry = self.frames.mapping().entry(frame);
+        if !entry.is_copied() {
+            return None;
+        }
+        let mut queue = account.victims.0.lock();
+        let copied = queue.get(frame.0)?;
+        if self.likeness(frame) != copied.likeness() {
+            return None;
+        }
+        if !copied.leaves {
+            // From here on a get saves the page.
+            entry.state.fetch_and(!REFERENCED, Ordering::Relaxed);
+            let leaves = true;
+            queue.add(frame.0, Copied { leaves, ..copied });
+        }
+        Some(!copied.leaves)
+    }
+
+    /// Has one guest keep no more copies than `most`: of the oldest, those that were got since give their
+    /// copy up, the others are victims. Goes on for `pages` at most; returns how many.
+    pub(crate) fn keep_fewer(
+        &self,
+        account: &Account,
+        worker: u16,
+        most: u64,
+        pages: usize,
+    ) -> usize {
+        let mut events = Vec::new();
+        let mut freed = Vec::new();
+        {
+            let mut queue = account.victims.0.lock();
+            while queue.copies.len() as u64 - queue.victims > most
+                && events.len() + freed.len() < pages
+                && let Some((frame, copied)) = queue.pop_kept()
+            {
+                let state = &self.frames.mapping().entry(frame).state;
+                if state.load(Ordering::Relaxed) & REFERENCED == 0 {
+                    let leaves = true;
+                    queue.add(frame.0, Copied { leaves, ..copied });
+                    events.push(Event::Leaves(frame));
+                } else {
+                    self.unmark(account, frame, &copied);
+                    freed.push(copied.stored);
+                }
+            }
+            // With the lock held, so that whoever cancels one of these finds its slot free.
+            self.free_slots(&freed);
+        }
+        let done = events.len() + freed.len();
+        events
+            .into_iter()
+            .for_each(|event| self.track(worker, event));
+        done
+    }
+
+    /// Gives up copies that pages keep in a tier which has no free slot, at most `most`. Says whether
+    /// there were some.
+    pub(crate) fn give_copies_up(&self, tier: &LowerTier, most: usize) -> bool {
+        let mut done = 0;
+        for account in self.accounts() {
+            let mut queue = account.victims.0.lock();
+            let (mut freed, mut others) = (Vec::new(), Vec::new());
+            while done < most
+                && let Some((frame, copied)) = queue.pop_kept()
+            {
+                if copied.stored.tier == tier.lower {
+                    self.unmark(&account, frame, &copied);
+                    freed.push(copied.stored);
+                    done += 1;
+                } else {
+                    others.push((frame, copied));
+                }
+            }
+            // With the lock held, so that whoever cancels one of these finds its slot free.
+            self.free_slots(&freed);
+            for (frame, copied) in others {
+                queue.add(frame.0, copied);
+            }
+        }
+        done > 0
     }
 
     /// What tells the page in a frame from others that come and go there.
@@ -124,9 +345,10 @@ impl Shared {
         }
     }
 
-    /// Forgets a victim that has left the index by another way, and was like this. Returns once its slot
-    /// is free, or noted to be forgotten when the worker's request ends. The frame may be another page's by now, and that one a victim too.
-    pub(crate) fn cancel_victim(
+    /// Forgets the copy of a page that has left the index by another way, and was like this. Returns once
+    /// its slot is free, or noted to be forgotten when the worker's request ends. The frame may be another
+    /// page's by now, and that one have a copy too.
+    pub(crate) fn cancel_copy(
         &self,
         account: &Account,
         worker: u16,
@@ -134,15 +356,14 @@ impl Shared {
         page: Likeness,
     ) {
         let mut queue = account.victims.0.lock();
-        if (queue.copies.get(&frame.0)).is_some_and(|copied| copied.likeness() == page)
-            && let Some(copied) = queue.copies.remove(&frame.0)
+        if (queue.get(frame.0)).is_some_and(|copied| copied.likeness() == page)
+            && let Some(copied) = queue.remove(frame.0)
         {
-            queue.drop_cancelled();
             self.free_slots_for(worker, &[copied.stored]);
         }
     }
 
-    /// Lets go of the copies of victims that `unwanted` names; the pages stay in DRAM. Returns whether
+    /// Lets go of the copies that `unwanted` names; the pages stay in DRAM. Returns whether
     /// there were some.
     pub(crate) fn cancel_copies(
         &self,
@@ -153,23 +374,22 @@ impl Shared {
         let mut queue = account.victims.0.lock();
         let copies = queue.copies.iter();
         let chosen: Vec<(u32, Copied)> = copies
+            .map(|(frame, kept)| (*frame, kept.copied()))
             .filter(|(_, copied)| unwanted(copied.stored))
-            .map(|(frame, copied)| (*frame, *copied))
             .collect();
         for (frame, copied) in &chosen {
-            queue.copies.remove(frame);
+            queue.remove(*frame);
             self.unmark(account, FrameNo(*frame), copied);
             self.free_slots(&[copied.stored]);
         }
-        queue.drop_cancelled();
         drop(queue);
-        for (frame, _) in &chosen {
+        for (frame, _) in chosen.iter().filter(|(_, copied)| copied.leaves) {
             self.track(worker, Event::Insert(account.slot, FrameNo(*frame)));
         }
         !chosen.is_empty()
     }
 
-    /// Takes the mark of a victim away, and that it was got, if the frame has that page still. Called with
+    /// Takes the mark of a copy away, and that it was got, if the frame has that page still. Called with
     /// the guest's victims locked, so that no other page of the guest gets the mark meanwhile; one that
     /// loses it here is tracked again like any other.
     fn unmark(&self, account: &Account, frame: FrameNo, copied: &Copied) {
@@ -180,28 +400,26 @@ impl Shared {
         if own && self.likeness(frame) == copied.likeness() {
             entry
                 .state
-                .fetch_and(!(VICTIM | REFERENCED), Ordering::AcqRel);
+                .fetch_and(!(COPIED | REFERENCED), Ordering::AcqRel);
         }
     }
 
     /// Lets the oldest victim of a guest go, unless it was got since and `mercy` counts.
     pub(crate) fn release_victim(&self, account: &Account, worker: u16, mercy: bool) -> Released {
         let mut queue = account.victims.0.lock();
-        let (frame, copied) = loop {
-            let Some(frame) = queue.order.pop_front() else {
-                return Released::Nothing;
-            };
-            if let Some(copied) = queue.copies.remove(&frame) {
-                break (FrameNo(frame), copied);
-            }
+        let Some((frame, copied)) = queue.pop_victim() else {
+            return Released::Nothing;
         };
         let entry = self.frames.mapping().entry(frame);
         let saved = mercy && entry.state.load(Ordering::Relaxed) & REFERENCED != 0;
         if saved && self.keeps_slot(copied.stored) {
             // To give the copy up costs more than to keep it.
             entry.state.fetch_and(!REFERENCED, Ordering::Relaxed);
-            queue.copies.insert(frame.0, copied);
-            queue.order.push_back(frame.0);
+            let leaves = false;
+            queue.add(frame.0, Copied { leaves, ..copied });
+            drop(queue);
+            self.track(worker, Event::Insert(account.slot, frame));
+            self.track_hit(worker, account.hits(), frame);
             return Released::Stays;
         }
         // A frame that has left a sparse pool does not say any more what was in it.
@@ -247,7 +465,7 @@ impl Shared {
             // The word names this frame, so the frame is the page's, if it is the page that was copied.
             let same = entry.ticket() == copied.ticket
                 && entry.checksum.load(Ordering::Relaxed) == stored.checksum
-                && entry.state.load(Ordering::Relaxed) & VICTIM != 0;
+                && entry.state.load(Ordering::Relaxed) & COPIED != 0;
             if same {
                 let slots = mapping.slots(stored.tier);
                 slots.settle(stored.slot, copied.ticket, pool.index.is_dense());

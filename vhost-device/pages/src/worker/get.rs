@@ -173,13 +173,13 @@ impl Worker {
         if pool.is_ephemeral() {
             pin.entry().touch();
         } else if self.shared.is_tiered() {
-            if pin.entry().is_victim() {
+            if pin.entry().is_copied() {
                 pin.entry().touch();
                 pool.counters.stripe(self.number).add_hits_victim(1);
-            } else {
-                let hits = pool.account.hits();
-                self.shared.track_hit(self.number, hits, pin.frame());
             }
+            // Of a victim its policy knows nothing, and hears nothing.
+            let hits = pool.account.hits();
+            self.shared.track_hit(self.number, hits, pin.frame());
         }
     }
 
@@ -197,7 +197,7 @@ impl Worker {
         }
         let stripe = pool.counters.stripe(self.number);
         stripe.add_hit_stored(stored.tier);
-        match self.shared.wants_back(pool, stored) {
+        match self.shared.wants_back(pool, place, stored) {
             None => {}
             Some(From::Free) => self.promote_fetched(pool, place, stored),
             Some(From::Victim) => {

@@ -169,7 +169,11 @@ impl Worker {
             });
         if page.is_none() {
             if !ephemeral {
-                let tracked = Event::Insert(at.pool.account.slot, number);
+                let guest = at.pool.account.slot;
+                let tracked = match old {
+                    Some(Entry::Frame(before)) => Event::Renew(guest, number, before),
+                    _ => Event::Insert(guest, number),
+                };
                 shared.track(self.number, tracked);
             }
             if !matches!(old, Some(Entry::Frame(_))) {

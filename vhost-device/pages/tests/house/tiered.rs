@@ -2,9 +2,10 @@
 //! An engine with tiers below DRAM in memory, some guests with a swap area each, one worker, and the
 //! mover.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use tmem_pages::slots::SlotFile;
+use tmem_pages::slots::{Durability, SlotFile};
 use tmem_pages::{
     Engine, EngineConfig, EngineFiles, GetMode, GetResult, Guest, GuestConfig, Layout, Mover,
     ObjectId, PAGE_SIZE, PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult,
@@ -27,6 +28,13 @@ pub(crate) fn page(guest: usize, number: u32) -> PageBytes {
     page
 }
 
+/// Slots in a file without a name.
+fn on_file(slots: u32) -> Arc<dyn SlotStore> {
+    let file = tempfile::tempfile().unwrap();
+    let opened = SlotFile::open(file.into(), Path::new("slots"), slots, Durability::Process);
+    Arc::new(opened.unwrap().0)
+}
+
 /// A guest's swap area.
 fn swap(guest: &Arc<Guest>) -> Arc<Pool> {
     let spec = PoolSpec {
@@ -40,12 +48,21 @@ fn swap(guest: &Arc<Guest>) -> Arc<Pool> {
 impl House {
     /// Frames, and slots of the tiers below (none if 0); a guest for each grant.
     pub(crate) fn new([frames, pm, remote]: [u32; 3], grants: &[u32]) -> Self {
-        let store = |slots| {
-            (slots > 0).then(|| Arc::new(SlotFile::memory(slots).unwrap()) as Arc<dyn SlotStore>)
-        };
+        let store = |slots| (slots > 0).then(|| Arc::new(SlotFile::memory(slots).unwrap()) as _);
         let stores = Stores {
             pm: store(pm),
             remote: store(remote),
+            keep_over_reboot: false,
+        };
+        Self::with(frames, stores, grants)
+    }
+
+    /// The same with a file on a file system for the PM tier, where a page that comes up keeps its slot.
+    pub(crate) fn on_file([frames, pm, remote]: [u32; 3], grants: &[u32]) -> Self {
+        let remote = (remote > 0).then(|| Arc::new(SlotFile::memory(remote).unwrap()) as _);
+        let stores = Stores {
+            pm: Some(on_file(pm)),
+            remote,
             keep_over_reboot: false,
         };
         Self::with(frames, stores, grants)

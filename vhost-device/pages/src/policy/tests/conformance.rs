@@ -38,9 +38,23 @@ fn nothing_is_lost_and_nothing_comes_twice() {
         for _ in 0..30_000 {
             let (guest, frame) = (draw.below(3), draw.below(5000));
             match draw.below(10) {
-                0..=3 => {
+                0..=2 => {
                     all.insert(guest, frame, u64::from(frame));
                     owners.insert(frame, guest);
+                }
+                3 => {
+                    // Before the other frame is removed, or after, or it is another guest's.
+                    let before = draw.below(5000);
+                    if draw.one_in(2) {
+                        all.remove(before);
+                        owners.remove(&before);
+                    }
+                    all.renew(guest, frame, u64::from(frame), before);
+                    owners.insert(frame, guest);
+                    if before != frame {
+                        all.remove(before);
+                        owners.remove(&before);
+                    }
                 }
                 4..=6 => all.touch(frame),
                 7 => {

@@ -21,6 +21,7 @@ struct Seen {
     put_back: u64,
     hits: u64,
     removed: u64,
+    renewed: u64,
     moved: u64,
     changed: u64,
     dropped: u64,
@@ -72,7 +73,20 @@ impl Run {
                 self.model.drop_guest(guest);
                 self.name_all(names);
             }
-            3..=299 => {
+            3..=49 => {
+                let before = super::exact::frame(self.draw.below(FRAMES));
+                let page = self.pages.get(&before).copied().unwrap_or(0);
+                let owner = self.model.guest_of(before);
+                self.seen.renewed += u64::from(owner == Some(guest) && before != frame);
+                self.pages.insert(frame, page);
+                self.real.renew(guest, frame, page, before);
+                self.model.renew(guest, frame, page, before);
+                if before != frame {
+                    self.real.remove(before);
+                    self.model.remove(before);
+                }
+            }
+            50..=299 => {
                 let page = u64::from(self.draw.below(PAGES));
                 let owner = self.model.guest_of(frame);
                 self.seen.moved += u64::from(owner.is_some_and(|owner| owner != guest));
@@ -179,6 +193,7 @@ fn victims_come_in_exactly_the_order_of_the_model() {
             put_back,
             hits,
             removed,
+            renewed,
             moved,
             dropped,
             ..
@@ -188,6 +203,7 @@ fn victims_come_in_exactly_the_order_of_the_model() {
             ("put back", put_back),
             ("hits", hits),
             ("removed", removed),
+            ("renewed", renewed),
             ("moved", moved),
             ("dropped", dropped),
         ] {

@@ -59,12 +59,26 @@ impl ModelReplacement {
     }
 
     pub(super) fn insert(&mut self, guest: u32, frame: u32, page: u64) {
+        self.admit(guest, frame, page, None);
+    }
+
+    pub(super) fn renew(&mut self, guest: u32, frame: u32, page: u64, before: u32) {
+        let member = self.members.get(&before);
+        let counts = member.is_some_and(|of| of.guest == guest && of.waits.is_none());
+        let before = (counts && before != frame).then_some(before);
+        self.admit(guest, frame, page, before);
+    }
+
+    fn admit(&mut self, guest: u32, frame: u32, page: u64, before: Option<u32>) {
         self.remove(frame);
         if !self.guests.contains_key(&guest) {
             self.set(guest, "s3-fifo", u64::from(guest));
         }
         let of = self.guests.get_mut(&guest).unwrap();
-        of.policy.insert(frame, Some(page));
+        match before {
+            Some(before) => of.policy.renew(frame, page, before),
+            None => of.policy.insert(frame, Some(page)),
+        }
         self.members.insert(frame, Member { guest, waits: None });
     }
 

@@ -9,6 +9,10 @@ use super::Draw;
 /// A policy, slow and obvious.
 pub(super) trait Model {
     fn insert(&mut self, frame: u32, page: Option<u64>);
+    /// The page came to this frame, and is in the other one as well, until that is removed.
+    fn renew(&mut self, frame: u32, page: u64, _before: u32) {
+        self.insert(frame, Some(page));
+    }
     fn touch(&mut self, frame: u32);
     fn remove(&mut self, frame: u32);
     /// The victim, and whether it comes from the small queue of s3-fifo, or of a policy with one.
@@ -257,6 +261,21 @@ impl Model for S3Fifo {
         } else {
             self.small.push_back((frame, 0));
         }
+    }
+    fn renew(&mut self, frame: u32, page: u64, before: u32) {
+        let is_before = |member: &&(u32, u8)| member.0 == before;
+        let hits = match self.main.iter().find(is_before).copied() {
+            Some((_, hits)) => {
+                self.main.push_back((frame, 0));
+                hits
+            }
+            None => {
+                let (_, hits) = *self.small.iter().find(is_before).unwrap();
+                self.insert(frame, Some(page));
+                hits
+            }
+        };
+        (0..=hits).for_each(|_| self.touch(frame));
     }
     fn touch(&mut self, frame: u32) {
         let members = self.small.iter_mut().chain(&mut self.main);
