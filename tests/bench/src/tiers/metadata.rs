@@ -62,8 +62,9 @@ fn bytes(policy: &str) -> Result<(f64, f64)> {
     (0..FRAMES).try_for_each(|number| stand.put(number))?;
     let metadata = |stand: &Stand| {
         let memory = stand.engine.memory();
-        let own = memory.metadata() - memory.slot_tables - memory.policies;
-        (own, memory.policies, memory.slot_tables)
+        let of_dram = memory.policies + memory.copies;
+        let own = memory.metadata() - memory.slot_tables - of_dram;
+        (own, of_dram, memory.slot_tables)
     };
     let (full, _, slots) = metadata(&stand);
     let in_dram = stand.used(Tier::Dram) - stand.used(Tier::Pm);

@@ -18,8 +18,6 @@ use crate::tiers::Scale;
 use crate::tiers::stand::{Size, Stand, rate, slot_file};
 use crate::{Error, Result};
 
-/// Which pages leave DRAM. Of all policies this keeps most of what both patterns ask for again.
-const POLICY: &str = "lru";
 /// How long the mover sleeps when nobody calls it.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -46,8 +44,8 @@ impl Ours {
         };
         let path = folder.join("slots");
         let file = slot_file(&path, pages, durability)?;
+        // With the policy of a guest for which none was set.
         let mut stand = Stand::new(size, Some(file))?;
-        (stand.guest.set_policy(POLICY, 1)).map_err(Error::other("set a policy"))?;
         // The stand's own mover has no thread.
         drop(stand.lend_mover());
         let stop = Arc::new(AtomicBool::new(false));
@@ -97,8 +95,8 @@ impl Drop for Ours {
 impl Store for Ours {
     fn name(&self) -> &'static str {
         match self.durability {
-            Durability::Process => "policy lru, durability process",
-            Durability::Host => "policy lru, durability host of what leaves DRAM",
+            Durability::Process => "durability process",
+            Durability::Host => "durability host of what leaves DRAM",
         }
     }
 
