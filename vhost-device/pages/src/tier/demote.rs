@@ -12,7 +12,7 @@ use crate::shared::Shared;
 use crate::slots::{PoolEntry, SlotHeader};
 use crate::sys::{OwnedFrame, Pin};
 use crate::tier::LowerTier;
-use crate::tier::victims::Copied;
+use crate::tier::copies::Copied;
 
 /// Pages that a put demotes at a time, which waits for it.
 pub(crate) const DEMOTE_BATCH: usize = 64;

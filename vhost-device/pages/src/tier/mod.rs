@@ -13,6 +13,7 @@
 //! the frame is wanted, its index word is changed to name the slot. So a put that needs a frame waits
 //! for no store as long as there are victims, and a get never waits for a page on its way.
 
+mod copies;
 mod demote;
 mod door;
 mod mover;

@@ -15,7 +15,7 @@ use crate::pool::Pool;
 use crate::replacement::Event;
 use crate::shared::Shared;
 use crate::sys::OwnedFrame;
-use crate::tier::victims::Copied;
+use crate::tier::copies::Copied;
 
 /// Pages of a guest that keep a slot below after their promotion are at most one in so many frames.
 const KEPT_SHARE: u64 = 16;

@@ -15,7 +15,6 @@
 //! keeps its copy where it is dear to write or to forget: as long as nothing changes it, it leaves again
 //! for nothing.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
@@ -28,190 +27,40 @@ use crate::pool::Pool;
 use crate::replacement::Event;
 use crate::shared::Shared;
 use crate::sys::{COPIED, INDEXED, OwnedFrame};
+use crate::tier::copies::{Copied, Copies, Likeness};
 use crate::tier::{Lower, LowerTier};
 
 /// Pages of a guest that are in a frame and have a copy below.
 #[derive(Debug, Default)]
-pub(crate) struct Victims(Mutex<Queue>);
-
-/// Frames in the order of their turns. What is not the copy's turn is cancelled.
-type Turns = VecDeque<(u32, u32)>;
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// Victims, the oldest first.
-    order: Turns,
-    /// The others, the oldest first.
-    kept: Turns,
-    /// By frame.
-    copies: HashMap<u32, Kept>,
-    /// Victims among them.
-    victims: u64,
-    /// The last turn that was given.
-    turn: u32,
-}
-
-/// Where a page's copy is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Copied {
-    pub(crate) ticket: u64,
-    pub(crate) stored: Stored,
-    /// The page is a victim: not its policy's any more, and among the next to go.
-    pub(crate) leaves: bool,
-}
-
-/// The same as it is kept: 24 bytes.
-#[derive(Debug)]
-struct Kept {
-    ticket: [u32; 2],
-    slot: u32,
-    checksum: u32,
-    turn: u32,
-    tier: Lower,
-    leaves: bool,
-}
-
-impl Kept {
-    fn new(turn: u32, copied: &Copied) -> Self {
-        let Stored {
-            tier,
-            slot,
-            checksum,
-        } = copied.stored;
-        let low = u32::try_from(copied.ticket & u64::from(u32::MAX)).unwrap_or(0);
-        let high = u32::try_from(copied.ticket >> 32).unwrap_or(0);
-        Self {
-            ticket: [low, high],
-            slot,
-            checksum,
-            turn,
-            tier,
-            leaves: copied.leaves,
-        }
-    }
-
-    fn copied(&self) -> Copied {
-        let [low, high] = self.ticket.map(u64::from);
-        Copied {
-            ticket: high << 32 | low,
-            stored: Stored {
-                tier: self.tier,
-                slot: self.slot,
-                checksum: self.checksum,
-            },
-            leaves: self.leaves,
-        }
-    }
-}
-
-/// What tells the page in a frame from others that come and go there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Likeness {
-    ticket: u64,
-    checksum: u32,
-}
-
-impl Copied {
-    fn likeness(&self) -> Likeness {
-        Likeness {
-            ticket: self.ticket,
-            checksum: self.stored.checksum,
-        }
-    }
-}
-
-impl Queue {
-    /// Adds a copy; the one that was there before, of an earlier page in this frame, is not needed.
-    fn add(&mut self, frame: u32, copied: Copied) -> Option<Copied> {
-        let before = self.remove(frame);
-        self.turn = self.turn.wrapping_add(1);
-        if copied.leaves {
-            self.victims += 1;
-            self.order.push_back((frame, self.turn));
-        } else {
-            self.kept.push_back((frame, self.turn));
-        }
-        self.copies.insert(frame, Kept::new(self.turn, &copied));
-        before
-    }
-
-    fn get(&self, frame: u32) -> Option<Copied> {
-        self.copies.get(&frame).map(Kept::copied)
-    }
-
-    fn remove(&mut self, frame: u32) -> Option<Copied> {
-        let copied = self.copies.remove(&frame)?.copied();
-        self.victims -= u64::from(copied.leaves);
-        let most = 2 * self.copies.len() + 64;
-        if self.order.len() + self.kept.len() > most {
-            let is_turn = |turn: &(u32, u32)| is_turn(&self.copies, *turn);
-            self.order.retain(is_turn);
-            self.kept.retain(is_turn);
-        }
-        Some(copied)
-    }
-
-    /// Takes the oldest victim out.
-    fn pop_victim(&mut self) -> Option<(FrameNo, Copied)> {
-        let frame = pop(&mut self.order, &self.copies)?;
-        self.remove(frame).map(|copied| (FrameNo(frame), copied))
-    }
-
-    /// Takes the oldest page out that keeps its copy and is no victim.
-    fn pop_kept(&mut self) -> Option<(FrameNo, Copied)> {
-        let frame = pop(&mut self.kept, &self.copies)?;
-        self.remove(frame).map(|copied| (FrameNo(frame), copied))
-    }
-}
-
-/// The first of `turns` that counts.
-fn pop(turns: &mut Turns, copies: &HashMap<u32, Kept>) -> Option<u32> {
-    loop {
-        let turn = turns.pop_front()?;
-        if is_turn(copies, turn) {
-            return Some(turn.0);
-        }
-    }
-}
-
-fn is_turn(copies: &HashMap<u32, Kept>, (frame, turn): (u32, u32)) -> bool {
-    copies.get(&frame).is_some_and(|kept| kept.turn == turn)
-}
+pub(crate) struct Victims(Mutex<Copies>);
 
 impl Victims {
     /// Pages that are about to go.
     pub(crate) fn len(&self) -> u64 {
-        self.0.lock().victims
+        self.0.lock().victims()
     }
 
     /// Pages that have a copy and are not about to go.
     pub(crate) fn kept(&self) -> u64 {
-        let queue = self.0.lock();
-        queue.copies.len() as u64 - queue.victims
+        self.0.lock().kept()
     }
 
     /// Bytes of their memory.
     pub(crate) fn bytes(&self) -> usize {
-        let queue = self.0.lock();
-        let turns = queue.order.capacity() + queue.kept.capacity();
-        // A byte beside each place, of which one in eight stays empty.
-        let places = queue.copies.capacity() / 7 * 8;
-        turns * size_of::<(u32, u32)>() + places * (size_of::<(u32, Kept)>() + 1)
+        self.0.lock().bytes()
     }
 
     /// The page in this frame is about to go.
     pub(crate) fn leaves(&self, frame: FrameNo) -> bool {
-        let queue = self.0.lock();
-        queue.get(frame.0).is_some_and(|copied| copied.leaves)
+        let copies = self.0.lock();
+        copies.get(frame.0).is_some_and(|copied| copied.leaves)
     }
 
     /// The frames, and the slots of their copies.
     pub(crate) fn all(&self) -> Vec<(u32, Stored)> {
-        let queue = self.0.lock();
-        let copies = queue.copies.iter();
-        copies
-            .map(|(frame, kept)| (*frame, kept.copied().stored))
-            .collect()
+        let copies = self.0.lock();
+        let stored = |(frame, copied): (u32, Copied)| (frame, copied.stored);
+        copies.all().map(stored).collect()
     }
 }
 
@@ -233,14 +82,14 @@ impl Shared {
     /// again.
     pub(crate) fn add_copy(&self, account: &Account, frame: FrameNo, copied: Copied) -> bool {
         let state = &self.frames.mapping().entry(frame).state;
-        let mut queue = account.victims.0.lock();
+        let mut copies = account.victims.0.lock();
         // Whoever takes the frame from the index from here on sees the mark, and waits for the lock.
         let before = state.fetch_or(COPIED, Ordering::AcqRel);
         let same = before & (Ticket::LIMIT - 1) == copied.ticket;
         let is_there = before & INDEXED != 0 && same;
         let unneeded = if is_there {
             // A page that was in this frame before, and whose end is not told yet.
-            queue.add(frame.0, copied)
+            copies.add(frame.0, copied)
         } else {
             state.fetch_and(!COPIED, Ordering::AcqRel);
             Some(copied)
@@ -258,8 +107,8 @@ impl Shared {
         if !entry.is_copied() {
             return None;
         }
-        let mut queue = account.victims.0.lock();
-        let copied = queue.get(frame.0)?;
+        let mut copies = account.victims.0.lock();
+        let copied = copies.get(frame.0)?;
         if self.likeness(frame) != copied.likeness() {
             return None;
         }
@@ -267,7 +116,7 @@ impl Shared {
             // From here on a get saves the page.
             entry.state.fetch_and(!REFERENCED, Ordering::Relaxed);
             let leaves = true;
-            queue.add(frame.0, Copied { leaves, ..copied });
+            copies.add(frame.0, Copied { leaves, ..copied });
         }
         Some(!copied.leaves)
     }
@@ -284,15 +133,15 @@ impl Shared {
         let mut events = Vec::new();
         let mut freed = Vec::new();
         {
-            let mut queue = account.victims.0.lock();
-            while queue.copies.len() as u64 - queue.victims > most
+            let mut copies = account.victims.0.lock();
+            while copies.kept() > most
                 && events.len() + freed.len() < pages
-                && let Some((frame, copied)) = queue.pop_kept()
+                && let Some((frame, copied)) = copies.pop_kept()
             {
                 let state = &self.frames.mapping().entry(frame).state;
                 if state.load(Ordering::Relaxed) & REFERENCED == 0 {
                     let leaves = true;
-                    queue.add(frame.0, Copied { leaves, ..copied });
+                    copies.add(frame.0, Copied { leaves, ..copied });
                     events.push(Event::Leaves(frame));
                 } else {
                     self.unmark(account, frame, &copied);
@@ -314,10 +163,10 @@ impl Shared {
     pub(crate) fn give_copies_up(&self, tier: &LowerTier, most: usize) -> bool {
         let mut done = 0;
         for account in self.accounts() {
-            let mut queue = account.victims.0.lock();
+            let mut copies = account.victims.0.lock();
             let (mut freed, mut others) = (Vec::new(), Vec::new());
             while done < most
-                && let Some((frame, copied)) = queue.pop_kept()
+                && let Some((frame, copied)) = copies.pop_kept()
             {
                 if copied.stored.tier == tier.lower {
                     self.unmark(&account, frame, &copied);
@@ -330,7 +179,7 @@ impl Shared {
             // With the lock held, so that whoever cancels one of these finds its slot free.
             self.free_slots(&freed);
             for (frame, copied) in others {
-                queue.add(frame.0, copied);
+                copies.add(frame.0, copied);
             }
         }
         done > 0
@@ -355,9 +204,9 @@ impl Shared {
         frame: FrameNo,
         page: Likeness,
     ) {
-        let mut queue = account.victims.0.lock();
-        if (queue.get(frame.0)).is_some_and(|copied| copied.likeness() == page)
-            && let Some(copied) = queue.remove(frame.0)
+        let mut copies = account.victims.0.lock();
+        if (copies.get(frame.0)).is_some_and(|copied| copied.likeness() == page)
+            && let Some(copied) = copies.remove(frame.0)
         {
             self.free_slots_for(worker, &[copied.stored]);
         }
@@ -371,18 +220,16 @@ impl Shared {
         worker: u16,
         unwanted: &dyn Fn(Stored) -> bool,
     ) -> bool {
-        let mut queue = account.victims.0.lock();
-        let copies = queue.copies.iter();
-        let chosen: Vec<(u32, Copied)> = copies
-            .map(|(frame, kept)| (*frame, kept.copied()))
+        let mut copies = account.victims.0.lock();
+        let chosen: Vec<(u32, Copied)> = (copies.all())
             .filter(|(_, copied)| unwanted(copied.stored))
             .collect();
         for (frame, copied) in &chosen {
-            queue.remove(*frame);
+            copies.remove(*frame);
             self.unmark(account, FrameNo(*frame), copied);
             self.free_slots(&[copied.stored]);
         }
-        drop(queue);
+        drop(copies);
         for (frame, _) in chosen.iter().filter(|(_, copied)| copied.leaves) {
             self.track(worker, Event::Insert(account.slot, FrameNo(*frame)));
         }
@@ -406,8 +253,8 @@ impl Shared {
 
     /// Lets the oldest victim of a guest go, unless it was got since and `mercy` counts.
     pub(crate) fn release_victim(&self, account: &Account, worker: u16, mercy: bool) -> Released {
-        let mut queue = account.victims.0.lock();
-        let Some((frame, copied)) = queue.pop_victim() else {
+        let mut copies = account.victims.0.lock();
+        let Some((frame, copied)) = copies.pop_victim() else {
             return Released::Nothing;
         };
         let entry = self.frames.mapping().entry(frame);
@@ -416,8 +263,8 @@ impl Shared {
             // To give the copy up costs more than to keep it.
             entry.state.fetch_and(!REFERENCED, Ordering::Relaxed);
             let leaves = false;
-            queue.add(frame.0, Copied { leaves, ..copied });
-            drop(queue);
+            copies.add(frame.0, Copied { leaves, ..copied });
+            drop(copies);
             self.track(worker, Event::Insert(account.slot, frame));
             self.track_hit(worker, account.hits(), frame);
             return Released::Stays;
@@ -434,7 +281,7 @@ impl Shared {
             // With the lock held, so that whoever cancels this victim finds its slot free.
             self.free_slots(&[copied.stored]);
         }
-        drop(queue);
+        drop(copies);
         let Some(pool) = gone else {
             self.track(worker, Event::Insert(account.slot, frame));
             return Released::Stays;

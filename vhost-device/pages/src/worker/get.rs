@@ -175,7 +175,10 @@ impl Worker {
         } else if self.shared.is_tiered() {
             if pin.entry().is_copied() {
                 pin.entry().touch();
-                pool.counters.stripe(self.number).add_hits_victim(1);
+                let leaves = pool.account.victims.leaves(pin.frame());
+                pool.counters
+                    .stripe(self.number)
+                    .add_hits_victim(u64::from(leaves));
             }
             // Of a victim its policy knows nothing, and hears nothing.
             let hits = pool.account.hits();

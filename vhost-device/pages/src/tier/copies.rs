@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which pages in frames have a copy in a lower tier, and which of them are the next to go.
+//!
+//! Two queues and a map. A copy that is cancelled leaves its place in its queue behind, which its turn
+//! tells from the place of a later one; such places are swept out before they are more than the others.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::frames::FrameNo;
+use crate::index::Stored;
+use crate::tier::Lower;
+
+/// Frames in the order of their turns. What is not the copy's turn is cancelled.
+type Turns = VecDeque<(u32, u32)>;
+
+/// The copies of one guest's pages in frames.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    /// Victims, the oldest first.
+    order: Turns,
+    /// The others, the oldest first.
+    kept: Turns,
+    /// By frame.
+    by_frame: HashMap<u32, Kept>,
+    /// Victims among them.
+    victims: u64,
+    /// The last turn that was given.
+    turn: u32,
+}
+
+/// Where a page's copy is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copied {
+    pub(crate) ticket: u64,
+    pub(crate) stored: Stored,
+    /// The page is a victim: not its policy's any more, and among the next to go.
+    pub(crate) leaves: bool,
+}
+
+/// The same as it is kept: 24 bytes.
+#[derive(Debug)]
+struct Kept {
+    ticket: [u32; 2],
+    slot: u32,
+    checksum: u32,
+    turn: u32,
+    tier: Lower,
+    leaves: bool,
+}
+
+impl Kept {
+    fn new(turn: u32, copied: &Copied) -> Self {
+        let Stored {
+            tier,
+            slot,
+            checksum,
+        } = copied.stored;
+        let low = u32::try_from(copied.ticket & u64::from(u32::MAX)).unwrap_or(0);
+        let high = u32::try_from(copied.ticket >> 32).unwrap_or(0);
+        Self {
+            ticket: [low, high],
+            slot,
+            checksum,
+            turn,
+            tier,
+            leaves: copied.leaves,
+        }
+    }
+
+    fn copied(&self) -> Copied {
+        let [low, high] = self.ticket.map(u64::from);
+        Copied {
+            ticket: high << 32 | low,
+            stored: Stored {
+                tier: self.tier,
+                slot: self.slot,
+                checksum: self.checksum,
+            },
+            leaves: self.leaves,
+        }
+    }
+}
+
+/// What tells the page in a frame from others that come and go there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Likeness {
+    pub(super) ticket: u64,
+    pub(super) checksum: u32,
+}
+
+impl Copied {
+    pub(super) fn likeness(&self) -> Likeness {
+        Likeness {
+            ticket: self.ticket,
+            checksum: self.stored.checksum,
+        }
+    }
+}
+
+impl Copies {
+    /// Adds a copy; the one that was there before, of an earlier page in this frame, is not needed.
+    pub(super) fn add(&mut self, frame: u32, copied: Copied) -> Option<Copied> {
+        let before = self.remove(frame);
+        self.turn = self.turn.wrapping_add(1);
+        if copied.leaves {
+            self.victims += 1;
+            self.order.push_back((frame, self.turn));
+        } else {
+            self.kept.push_back((frame, self.turn));
+        }
+        self.by_frame.insert(frame, Kept::new(self.turn, &copied));
+        before
+    }
+
+    /// The copy of the page in this frame.
+    pub(super) fn get(&self, frame: u32) -> Option<Copied> {
+        self.by_frame.get(&frame).map(Kept::copied)
+    }
+
+    /// Forgets the copy of the page in this frame.
+    pub(super) fn remove(&mut self, frame: u32) -> Option<Copied> {
+        let copied = self.by_frame.remove(&frame)?.copied();
+        self.victims -= u64::from(copied.leaves);
+        let most = 2 * self.by_frame.len() + 64;
+        if self.order.len() + self.kept.len() > most {
+            let is_turn = |turn: &(u32, u32)| is_turn(&self.by_frame, *turn);
+            self.order.retain(is_turn);
+            self.kept.retain(is_turn);
+        }
+        Some(copied)
+    }
+
+    /// Pages that are about to go.
+    pub(super) fn victims(&self) -> u64 {
+        self.victims
+    }
+
+    /// Pages that have a copy and are not about to go.
+    pub(super) fn kept(&self) -> u64 {
+        self.by_frame.len() as u64 - self.victims
+    }
+
+    /// All copies, with their frames.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, Copied)> {
+        let copies = self.by_frame.iter();
+        copies.map(|(frame, kept)| (*frame, kept.copied()))
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        let turns = self.order.capacity() + self.kept.capacity();
+        // A byte beside each place, of which one in eight stays empty.
+        let places = self.by_frame.capacity() / 7 * 8;
+        turns * size_of::<(u32, u32)>() + places * (size_of::<(u32, Kept)>() + 1)
+    }
+
+    /// Takes the oldest victim out.
+    pub(super) fn pop_victim(&mut self) -> Option<(FrameNo, Copied)> {
+        let frame = pop(&mut self.order, &self.by_frame)?;
+        self.remove(frame).map(|copied| (FrameNo(frame), copied))
+    }
+
+    /// Takes the oldest page out that keeps its copy and is no victim.
+    pub(super) fn pop_kept(&mut self) -> Option<(FrameNo, Copied)> {
+        let frame = pop(&mut self.kept, &self.by_frame)?;
+        self.remove(frame).map(|copied| (FrameNo(frame), copied))
+    }
+}
+
+/// The first of `turns` that counts.
+fn pop(turns: &mut Turns, copies: &HashMap<u32, Kept>) -> Option<u32> {
+    loop {
+        let turn = turns.pop_front()?;
+        if is_turn(copies, turn) {
+            return Some(turn.0);
+        }
+    }
+}
+
+fn is_turn(copies: &HashMap<u32, Kept>, (frame, turn): (u32, u32)) -> bool {
+    copies.get(&frame).is_some_and(|kept| kept.turn == turn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::mix;
+
+    fn copied(slot: u32, leaves: bool) -> Copied {
+        Copied {
+            ticket: u64::from(slot) << 20 | 7,
+            stored: Stored {
+                tier: Lower::ALL[slot as usize % Lower::ALL.len()],
+                slot,
+                checksum: !slot,
+            },
+            leaves,
+        }
+    }
+
+    fn same(one: Option<Copied>, other: Option<Copied>) -> bool {
+        let all = |of: Copied| (of.ticket, of.stored, of.leaves);
+        one.map(all) == other.map(all)
+    }
+
+    #[test]
+    fn copies_come_in_the_order_in_which_they_were_added_whatever_is_cancelled() {
+        let mut copies = Copies::default();
+        // In that order, with few frames, so that they are used again and again.
+        let mut model: VecDeque<(u32, Copied)> = VecDeque::new();
+        let mut seen = [0_u32; 4];
+        for step in 0..100_000_u32 {
+            let random = mix(u64::from(step));
+            let frame = u32::try_from(random >> 32).unwrap() % 200;
+            let at = model.iter().position(|known| known.0 == frame);
+            match random % 10 {
+                0..5 => {
+                    let new = copied(step, random & 64 != 0);
+                    let before = at.and_then(|at| model.remove(at));
+                    model.push_back((frame, new));
+                    assert!(same(copies.add(frame, new), before.map(|of| of.1)));
+                    seen[0] += 1;
+                }
+                5..8 => {
+                    let gone = at.and_then(|at| model.remove(at)).map(|of| of.1);
+                    seen[1] += u32::from(gone.is_some());
+                    assert!(same(copies.remove(frame), gone));
+                }
+                which => {
+                    let leaves = which == 8;
+                    let first = model.iter().position(|known| known.1.leaves == leaves);
+                    let first = first.and_then(|at| model.remove(at));
+                    let popped = if leaves {
+                        copies.pop_victim()
+                    } else {
+                        copies.pop_kept()
+                    };
+                    assert_eq!(popped.map(|of| of.0.0), first.map(|of| of.0));
+                    assert!(same(popped.map(|of| of.1), first.map(|of| of.1)));
+                    seen[usize::from(leaves) + 2] += u32::from(popped.is_some());
+                }
+            }
+            let victims = model.iter().filter(|known| known.1.leaves).count() as u64;
+            assert_eq!(copies.victims(), victims);
+            assert_eq!(copies.kept(), model.len() as u64 - victims);
+            assert_eq!(copies.all().count(), model.len());
+            let places = copies.order.len() + copies.kept.len();
+            assert!(places <= 2 * model.len() + 66, "{places} places");
+        }
+        assert!(seen.iter().all(|times| *times > 1000), "{seen:?}");
+    }
+}
