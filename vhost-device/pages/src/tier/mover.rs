@@ -20,7 +20,7 @@ use crate::pool::Pool;
 use crate::shared::{Evicted, Shared};
 use crate::slots::SlotHeader;
 use crate::tier::demote::header_flags;
-use crate::tier::promote::Fetched;
+use crate::tier::promote::{Fetched, kept_max};
 use crate::tier::victims::Released;
 use crate::tier::{Lower, LowerTier};
 use crate::worker::Worker;
@@ -263,12 +263,13 @@ impl Mover {
     /// Keeps guests from keeping too many copies of what came up. Once it has begun it goes on a little
     /// further, so that it is not called for each one.
     fn keep_fewer_copies(&mut self, shared: &Shared) -> bool {
-        let max = shared.kept_max();
-        let most = if self.keeps_fewer { max - max / 8 } else { max };
-        let accounts = shared.accounts();
-        let done = (accounts.iter())
-            .map(|account| shared.keep_fewer(account, self.worker, most, DEMOTE_PAGES));
-        self.keeps_fewer = done.sum::<usize>() > 0;
+        let mut done = 0;
+        for account in shared.accounts() {
+            let max = kept_max(&account);
+            let most = if self.keeps_fewer { max - max / 8 } else { max };
+            done += shared.keep_fewer(&account, self.worker, most, DEMOTE_PAGES);
+        }
+        self.keeps_fewer = done > 0;
         self.keeps_fewer
     }
 

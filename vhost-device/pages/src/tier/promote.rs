@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::account::Account;
 use crate::checksum;
 use crate::frames::{FrameNo, Prepared};
 use crate::handle::{ObjectId, PageBytes, PageIndex, Ticket};
@@ -17,7 +18,8 @@ use crate::shared::Shared;
 use crate::sys::OwnedFrame;
 use crate::tier::copies::Copied;
 
-/// Pages of a guest that keep a slot below after their promotion are at most one in so many frames.
+/// Pages of a guest that keep a slot below after their promotion are at most one in so many of its pages
+/// in DRAM.
 const KEPT_SHARE: u64 = 16;
 
 /// Where the frame of a page that is promoted comes from.
@@ -38,6 +40,11 @@ pub(crate) enum Fetched {
     Moved,
     /// The page is there, and cannot be read, or is not what was written.
     Damaged,
+}
+
+/// Pages of a guest that may keep their slot below.
+pub(super) fn kept_max(account: &Account) -> u64 {
+    account.dram() / KEPT_SHARE
 }
 
 /// A hash of what a page is called.
@@ -87,7 +94,7 @@ impl Shared {
         let account = &pool.account;
         let victims = account.victims.len();
         // The mover is behind.
-        if self.keeps_slot(stored) && account.victims.kept() > 2 * self.kept_max() {
+        if self.keeps_slot(stored) && account.victims.kept() > 2 * kept_max(account) {
             return None;
         }
         let free = self.dram_free();
@@ -102,11 +109,6 @@ impl Shared {
         } else {
             (victims > 0).then_some(From::Victim)
         }
-    }
-
-    /// Pages of a guest that may keep their slot below.
-    pub(crate) fn kept_max(&self) -> u64 {
-        self.dram_limit() / KEPT_SHARE
     }
 
     /// A page that is promoted keeps its slot: to empty it for good, or to write the page once more, takes
@@ -181,7 +183,7 @@ impl Shared {
                 if let Some(frame) = pin.unpin() {
                     self.free.give(worker, frame);
                 }
-                if account.victims.kept() > self.kept_max() {
+                if account.victims.kept() > kept_max(account) {
                     self.wake_mover();
                 }
             }
