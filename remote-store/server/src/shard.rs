@@ -44,8 +44,6 @@ pub struct Shard {
     last: Cell<(u64, u32)>,
     /// The thread does not sleep now, but polls.
     awake: Cell<bool>,
-    /// Looks at a socket until the processor is offered to others again.
-    pub(crate) looks: Cell<u32>,
     /// Somebody else writes the log, and calls [`Shard::logged`].
     log_is_written: Cell<bool>,
     /// Who waits for the log.
@@ -78,7 +76,6 @@ impl Store {
             served: Cell::new(0),
             last: Cell::default(),
             awake: Cell::new(false),
-            looks: Cell::new(0),
             log_is_written: Cell::new(false),
             waiting_for_log: RefCell::default(),
             waiting: RefCell::new(None),

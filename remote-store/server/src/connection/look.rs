@@ -19,15 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::{Connection, Ended};
-use crate::shard::Shard;
 
 /// Others wait for one that is looked at no longer than this.
 const SPAN: Duration = Duration::from_micros(50);
-
-/// A processor that was given up and had back so soon was wanted by nobody else.
-const UNWANTED: Duration = Duration::from_micros(1);
-/// Looks until it is offered again.
-const LOOKS: u32 = 16;
 
 /// How to use a stream without waiting and without the runtime's knowledge. Where nothing can be done,
 /// that is an error of the kind [`WouldBlock`](ErrorKind::WouldBlock).
@@ -50,23 +44,6 @@ impl<S: AsFd> Direct<S> {
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 Ok(send(socket.as_fd(), bytes, flags)?)
             },
-        }
-    }
-}
-
-impl Shard {
-    /// Offers the processor to whoever else wants it, which may be the client. Not at every look: to
-    /// offer it takes as long as to look.
-    fn offer(&self) {
-        let looks = self.looks.get();
-        if looks > 0 {
-            self.looks.set(looks - 1);
-            return;
-        }
-        let begun = Instant::now();
-        std::thread::yield_now();
-        if begun.elapsed() < UNWANTED {
-            self.looks.set(LOOKS);
         }
     }
 }
@@ -127,7 +104,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         Err(ended) => Looked::Ended(ended),
                     };
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.shard.offer(),
+                // Whoever else wants this processor may be the client.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Looked::Ended(error.into()),
             }

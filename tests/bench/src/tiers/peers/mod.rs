@@ -12,6 +12,9 @@
 //! Gets are asked for one at a time, and several at once: ours as a request of so many pages, foyer by so
 //! many futures; redb takes one at a time in any case, within one transaction.
 //!
+//! The first round of each pattern is not counted: what is asked for often has to be found out, and is
+//! then in the DRAM of either store.
+//!
 //! The kernel's page cache would be a second DRAM for whoever uses it, so before each pass of gets it
 //! is emptied of all files, and a pass touches few of their pages twice. Background threads of both
 //! sides may use both processors: our mover, and the threads of foyer's runtime.
@@ -189,7 +192,13 @@ impl Pair<'_> {
             let mut puts = [Puts::default(), Puts::default()];
             let mut gets = AT_ONCE.map(|_| [const { Vec::new() }; 2]);
             let mut reads = Vec::new();
-            for _ in 0..scale.rounds {
+            for round in 0..=scale.rounds {
+                if round == 1 {
+                    // With the first round both have got to know the pattern.
+                    puts = [Puts::default(), Puts::default()];
+                    gets = AT_ONCE.map(|_| [const { Vec::new() }; 2]);
+                    reads.clear();
+                }
                 let stores = [&mut self.ours, &mut self.peer].into_iter();
                 for (store, puts) in stores.zip(&mut puts) {
                     let mut newest = HashMap::new();
