@@ -35,7 +35,8 @@ pub struct PoolStats {
     pub corrupt: u64,
     /// Gets among `gets` of a page of one repeated byte.
     pub hits_same_filled: u64,
-    /// Gets among `gets` of a page that was about to leave DRAM.
+    /// Gets among `gets` of a page in DRAM that had a copy below: one about to leave, or one that came up
+    /// and kept it.
     pub hits_victim: u64,
     /// Gets among `gets` of a page in the PM tier.
     pub hits_pm: u64,

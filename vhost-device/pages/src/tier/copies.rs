@@ -5,13 +5,38 @@
 //! tells from the place of a later one; such places are swept out when they are a quarter of the others.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::frames::FrameNo;
 use crate::index::Stored;
+use crate::policy::mix;
 use crate::tier::Lower;
 
 /// Frames in the order of their turns. What is not the copy's turn is cancelled.
 type Turns = VecDeque<(u32, u32)>;
+
+/// Frames are numbers of the engine's: no guest can choose them so that they fall together.
+type ByFrame = HashMap<u32, Kept, BuildHasherDefault<FrameHasher>>;
+
+/// Spreads a frame's number.
+#[derive(Debug, Default)]
+struct FrameHasher(u64);
+
+impl Hasher for FrameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = mix(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = mix(u64::from(number));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// The copies of one guest's pages in frames.
 #[derive(Debug, Default)]
@@ -21,7 +46,7 @@ pub(super) struct Copies {
     /// The others, the oldest first.
     kept: Turns,
     /// By frame.
-    by_frame: HashMap<u32, Kept>,
+    by_frame: ByFrame,
     /// Victims among them.
     victims: u64,
     /// The last turn that was given.
@@ -100,7 +125,6 @@ impl Copied {
 impl Copies {
     /// Adds a copy; the one that was there before, of an earlier page in this frame, is not needed.
     pub(super) fn add(&mut self, frame: u32, copied: Copied) -> Option<Copied> {
-        let before = self.remove(frame);
         self.turn = self.turn.wrapping_add(1);
         if copied.leaves {
             self.victims += 1;
@@ -108,8 +132,9 @@ impl Copies {
         } else {
             self.kept.push_back((frame, self.turn));
         }
-        self.by_frame.insert(frame, Kept::new(self.turn, &copied));
-        before
+        let before = self.by_frame.insert(frame, Kept::new(self.turn, &copied))?;
+        self.victims -= u64::from(before.leaves);
+        Some(before.copied())
     }
 
     /// The copy of the page in this frame.
@@ -121,13 +146,25 @@ impl Copies {
     pub(super) fn remove(&mut self, frame: u32) -> Option<Copied> {
         let copied = self.by_frame.remove(&frame)?.copied();
         self.victims -= u64::from(copied.leaves);
-        let most = self.by_frame.len() / 4 * 5 + 64;
-        if self.order.len() + self.kept.len() > most {
-            let is_turn = |turn: &(u32, u32)| is_turn(&self.by_frame, *turn);
-            self.order.retain(is_turn);
-            self.kept.retain(is_turn);
-        }
+        self.sweep();
         Some(copied)
+    }
+
+    /// Gives places of cancelled copies up, and memory that is not needed any more, when they are many.
+    fn sweep(&mut self) {
+        let count = self.by_frame.len();
+        let most = count / 4 * 5 + 64;
+        if self.order.len() + self.kept.len() > most {
+            for turns in [&mut self.order, &mut self.kept] {
+                turns.retain(|turn| is_turn(&self.by_frame, *turn));
+                if turns.capacity() > 2 * turns.len() + 64 {
+                    turns.shrink_to(turns.len() / 4 * 5);
+                }
+            }
+        }
+        if self.by_frame.capacity() > 2 * count + 64 {
+            self.by_frame.shrink_to(most);
+        }
     }
 
     /// Pages that are about to go.
@@ -168,7 +205,7 @@ impl Copies {
 }
 
 /// The first of `turns` that counts.
-fn pop(turns: &mut Turns, copies: &HashMap<u32, Kept>) -> Option<u32> {
+fn pop(turns: &mut Turns, copies: &ByFrame) -> Option<u32> {
     loop {
         let turn = turns.pop_front()?;
         if is_turn(copies, turn) {
@@ -177,14 +214,13 @@ fn pop(turns: &mut Turns, copies: &HashMap<u32, Kept>) -> Option<u32> {
     }
 }
 
-fn is_turn(copies: &HashMap<u32, Kept>, (frame, turn): (u32, u32)) -> bool {
+fn is_turn(copies: &ByFrame, (frame, turn): (u32, u32)) -> bool {
     copies.get(&frame).is_some_and(|kept| kept.turn == turn)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::mix;
 
     fn copied(slot: u32, leaves: bool) -> Copied {
         Copied {

@@ -15,9 +15,10 @@
 //! keeps its copy where it is dear to write or to forget: as long as nothing changes it, it leaves again
 //! for nothing.
 
-use std::sync::atomic::Ordering;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::account::Account;
 use crate::frames::{FrameNo, OwnerNo, REFERENCED};
@@ -32,35 +33,74 @@ use crate::tier::{Lower, LowerTier};
 
 /// Pages of a guest that are in a frame and have a copy below.
 #[derive(Debug, Default)]
-pub(crate) struct Victims(Mutex<Copies>);
+pub(crate) struct Victims {
+    copies: Mutex<Copies>,
+    /// Numbers of both kinds, for those who must not wait: the lock is held while slots are forgotten.
+    victims: AtomicU64,
+    kept: AtomicU64,
+}
 
 impl Victims {
     /// Pages that are about to go.
     pub(crate) fn len(&self) -> u64 {
-        self.0.lock().victims()
+        self.victims.load(Ordering::Relaxed)
     }
 
     /// Pages that have a copy and are not about to go.
     pub(crate) fn kept(&self) -> u64 {
-        self.0.lock().kept()
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Bytes of their memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.lock().bytes()
+        self.lock().bytes()
     }
 
     /// The page in this frame is about to go.
     pub(crate) fn leaves(&self, frame: FrameNo) -> bool {
-        let copies = self.0.lock();
-        copies.get(frame.0).is_some_and(|copied| copied.leaves)
+        self.lock().get(frame.0).is_some_and(|copied| copied.leaves)
     }
 
     /// The frames, and the slots of their copies.
     pub(crate) fn all(&self) -> Vec<(u32, Stored)> {
-        let copies = self.0.lock();
         let stored = |(frame, copied): (u32, Copied)| (frame, copied.stored);
-        copies.all().map(stored).collect()
+        self.lock().all().map(stored).collect()
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        Locked {
+            copies: self.copies.lock(),
+            of: self,
+        }
+    }
+}
+
+/// A guest's copies, whose numbers are told when they are let go.
+struct Locked<'a> {
+    copies: MutexGuard<'a, Copies>,
+    of: &'a Victims,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Copies;
+
+    fn deref(&self) -> &Copies {
+        &self.copies
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Copies {
+        &mut self.copies
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.of
+            .victims
+            .store(self.copies.victims(), Ordering::Relaxed);
+        self.of.kept.store(self.copies.kept(), Ordering::Relaxed);
     }
 }
 
@@ -82,7 +122,7 @@ impl Shared {
     /// again.
     pub(crate) fn add_copy(&self, account: &Account, frame: FrameNo, copied: Copied) -> bool {
         let state = &self.frames.mapping().entry(frame).state;
-        let mut copies = account.victims.0.lock();
+        let mut copies = account.victims.lock();
         // Whoever takes the frame from the index from here on sees the mark, and waits for the lock.
         let before = state.fetch_or(COPIED, Ordering::AcqRel);
         let same = before & (Ticket::LIMIT - 1) == copied.ticket;
@@ -107,7 +147,7 @@ impl Shared {
         if !entry.is_copied() {
             return None;
         }
-        let mut copies = account.victims.0.lock();
+        let mut copies = account.victims.lock();
         let copied = copies.get(frame.0)?;
         if self.likeness(frame) != copied.likeness() {
             return None;
@@ -130,12 +170,11 @@ impl Shared {
         most: u64,
         pages: usize,
     ) -> usize {
-        let mut events = Vec::new();
-        let mut freed = Vec::new();
+        let (mut events, mut given_up) = (Vec::new(), Vec::new());
         {
-            let mut copies = account.victims.0.lock();
+            let mut copies = account.victims.lock();
             while copies.kept() > most
-                && events.len() + freed.len() < pages
+                && events.len() + given_up.len() < pages
                 && let Some((frame, copied)) = copies.pop_kept()
             {
                 let state = &self.frames.mapping().entry(frame).state;
@@ -144,14 +183,12 @@ impl Shared {
                     copies.add(frame.0, Copied { leaves, ..copied });
                     events.push(Event::Leaves(frame));
                 } else {
-                    self.unmark(account, frame, &copied);
-                    freed.push(copied.stored);
+                    given_up.push((frame, copied));
                 }
             }
-            // With the lock held, so that whoever cancels one of these finds its slot free.
-            self.free_slots(&freed);
+            self.give_up(account, &given_up);
         }
-        let done = events.len() + freed.len();
+        let done = events.len() + given_up.len();
         events
             .into_iter()
             .for_each(|event| self.track(worker, event));
@@ -163,26 +200,34 @@ impl Shared {
     pub(crate) fn give_copies_up(&self, tier: &LowerTier, most: usize) -> bool {
         let mut done = 0;
         for account in self.accounts() {
-            let mut copies = account.victims.0.lock();
-            let (mut freed, mut others) = (Vec::new(), Vec::new());
+            let mut copies = account.victims.lock();
+            let (mut given_up, mut others) = (Vec::new(), Vec::new());
             while done < most
                 && let Some((frame, copied)) = copies.pop_kept()
             {
                 if copied.stored.tier == tier.lower {
-                    self.unmark(&account, frame, &copied);
-                    freed.push(copied.stored);
+                    given_up.push((frame, copied));
                     done += 1;
                 } else {
                     others.push((frame, copied));
                 }
             }
-            // With the lock held, so that whoever cancels one of these finds its slot free.
-            self.free_slots(&freed);
+            self.give_up(&account, &given_up);
             for (frame, copied) in others {
                 copies.add(frame.0, copied);
             }
         }
         done > 0
+    }
+
+    /// Forgets copies that were taken out; the pages stay in DRAM. Called with the lock held, and the marks go
+    /// last, so that whoever puts over one of these pages meanwhile waits until its slot is free.
+    fn give_up(&self, account: &Account, copies: &[(FrameNo, Copied)]) {
+        let slots: Vec<Stored> = copies.iter().map(|(_, copied)| copied.stored).collect();
+        self.free_slots(&slots);
+        for (frame, copied) in copies {
+            self.unmark(account, *frame, copied);
+        }
     }
 
     /// What tells the page in a frame from others that come and go there.
@@ -204,7 +249,7 @@ impl Shared {
         frame: FrameNo,
         page: Likeness,
     ) {
-        let mut copies = account.victims.0.lock();
+        let mut copies = account.victims.lock();
         if (copies.get(frame.0)).is_some_and(|copied| copied.likeness() == page)
             && let Some(copied) = copies.remove(frame.0)
         {
@@ -220,18 +265,18 @@ impl Shared {
         worker: u16,
         unwanted: &dyn Fn(Stored) -> bool,
     ) -> bool {
-        let mut copies = account.victims.0.lock();
-        let chosen: Vec<(u32, Copied)> = (copies.all())
+        let mut copies = account.victims.lock();
+        let chosen: Vec<(FrameNo, Copied)> = (copies.all())
             .filter(|(_, copied)| unwanted(copied.stored))
+            .map(|(frame, copied)| (FrameNo(frame), copied))
             .collect();
-        for (frame, copied) in &chosen {
-            copies.remove(*frame);
-            self.unmark(account, FrameNo(*frame), copied);
-            self.free_slots(&[copied.stored]);
+        for (frame, _) in &chosen {
+            copies.remove(frame.0);
         }
+        self.give_up(account, &chosen);
         drop(copies);
         for (frame, _) in chosen.iter().filter(|(_, copied)| copied.leaves) {
-            self.track(worker, Event::Insert(account.slot, FrameNo(*frame)));
+            self.track(worker, Event::Insert(account.slot, *frame));
         }
         !chosen.is_empty()
     }
@@ -253,7 +298,7 @@ impl Shared {
 
     /// Lets the oldest victim of a guest go, unless it was got since and `mercy` counts.
     pub(crate) fn release_victim(&self, account: &Account, worker: u16, mercy: bool) -> Released {
-        let mut copies = account.victims.0.lock();
+        let mut copies = account.victims.lock();
         let Some((frame, copied)) = copies.pop_victim() else {
             return Released::Nothing;
         };
@@ -277,9 +322,7 @@ impl Shared {
             self.swing(frame, &copied)
         };
         if gone.is_none() {
-            self.unmark(account, frame, &copied);
-            // With the lock held, so that whoever cancels this victim finds its slot free.
-            self.free_slots(&[copied.stored]);
+            self.give_up(account, &[(frame, copied)]);
         }
         drop(copies);
         let Some(pool) = gone else {

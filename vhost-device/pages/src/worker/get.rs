@@ -175,10 +175,7 @@ impl Worker {
         } else if self.shared.is_tiered() {
             if pin.entry().is_copied() {
                 pin.entry().touch();
-                let leaves = pool.account.victims.leaves(pin.frame());
-                pool.counters
-                    .stripe(self.number)
-                    .add_hits_victim(u64::from(leaves));
+                pool.counters.stripe(self.number).add_hits_victim(1);
             }
             // Of a victim its policy knows nothing, and hears nothing.
             let hits = pool.account.hits();
