@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod model;
+#[path = "files/slots.rs"]
+mod slots;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, Way, seed};
-use tmem_pages::slots::{Durability, SlotFile};
+use tmem_pages::slots::SlotFile;
 use tmem_pages::{
     DramLimits, Engine, EngineConfig, EngineFiles, Epoch, EpochOutcome, GetResult, Guest,
     GuestConfig, GuestError, Layout, LimitsError, Mover, ObjectId, PageIndex, Pool, PoolId,
@@ -470,10 +471,7 @@ fn tiered_engine_answers_as_the_model_does() {
 #[test]
 fn engine_whose_pages_keep_their_copies_answers_as_the_model_does() {
     let seed = seed("engine_whose_pages_keep_their_copies_answers_as_the_model_does");
-    let file = tempfile::tempfile().unwrap();
-    let path = Path::new("slots");
-    let opened = SlotFile::open(file.into(), path, TIERED[1], Durability::Process);
-    tiered(seed, opened.unwrap().0);
+    tiered(seed, slots::on_file(TIERED[1]));
 }
 
 fn tiered(seed: u64, pm: SlotFile) {

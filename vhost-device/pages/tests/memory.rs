@@ -2,11 +2,13 @@
 //! What a page costs beside its 4096 bytes.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use std::path::Path;
+#[path = "files/slots.rs"]
+mod slots;
+
 use std::sync::Arc;
 
 use tmem_pages::policy::POLICIES;
-use tmem_pages::slots::{Durability, SlotFile};
+use tmem_pages::slots::SlotFile;
 use tmem_pages::{
     Engine, EngineConfig, EngineFiles, GetMode, GetResult, Guest, GuestConfig, Layout,
     MemoryReport, ObjectId, PAGE_SIZE, PageBytes, PageIndex, PoolId, PoolKind, PoolSpec, PutResult,
@@ -225,10 +227,8 @@ fn metadata_of_a_page_in_tiers_is_within_the_limits_with_each_policy() {
         assert!(dram <= METADATA_BYTES_MAX, "{}: {dram}", kind.name);
         assert!(below <= METADATA_BYTES_BELOW_MAX, "{}: {below}", kind.name);
     }
-    let file = tempfile::tempfile().unwrap();
-    let opened = SlotFile::open(file.into(), Path::new("slots"), ALL, Durability::Process);
     let layout = Layout::Dense { pages: ALL };
-    let Tiered { dram, kept, .. } = tiered(layout, "s3-fifo", opened.unwrap().0);
+    let Tiered { dram, kept, .. } = tiered(layout, "s3-fifo", slots::on_file(ALL));
     println!("on disk  {dram:6.2} bytes a page in DRAM, {kept:6.2} more for copies that are kept");
     assert!(kept > 0.5 && kept <= COPIES_BYTES_MAX, "{kept}");
     // Not held to the limit below DRAM, for the index of names is larger than a word; printed.

@@ -5,13 +5,14 @@
 
 #[allow(dead_code, reason = "each test file uses its part of the model")]
 mod model;
+#[path = "files/slots.rs"]
+mod slots;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use model::{Content, ModelGuest, ModelPool, Random, Sink, Source, Way, seed};
-use tmem_pages::slots::{Durability, SlotFile};
+use tmem_pages::slots::SlotFile;
 use tmem_pages::{
     Engine, EngineConfig, EngineFiles, GetMode, GetResult, Guest, GuestConfig, Layout, Mover,
     ObjectId, PAGE_SIZE, PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PoolStats,
@@ -149,12 +150,7 @@ fn threads_get_what_they_put_while_pages_move() {
 #[test]
 fn threads_get_what_they_put_while_pages_move_and_keep_their_copies() {
     let seed = seed("threads_get_what_they_put_while_pages_move_and_keep_their_copies");
-    until_all_ways_were_met(seed, || {
-        let file = tempfile::tempfile().unwrap();
-        let path = Path::new("slots");
-        let opened = SlotFile::open(file.into(), path, PM_SLOTS, Durability::Process);
-        opened.unwrap().0
-    });
+    until_all_ways_were_met(seed, || slots::on_file(PM_SLOTS));
 }
 
 fn until_all_ways_were_met(seed: u64, pm: impl Fn() -> SlotFile) {

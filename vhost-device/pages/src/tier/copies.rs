@@ -5,38 +5,15 @@
 //! tells from the place of a later one; such places are swept out when they are a quarter of the others.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+
+use foldhash::fast::RandomState;
 
 use crate::frames::FrameNo;
 use crate::index::Stored;
-use crate::policy::mix;
 use crate::tier::Lower;
 
 /// Frames in the order of their turns. What is not the copy's turn is cancelled.
 type Turns = VecDeque<(u32, u32)>;
-
-/// Frames are numbers of the engine's: no guest can choose them so that they fall together.
-type ByFrame = HashMap<u32, Kept, BuildHasherDefault<FrameHasher>>;
-
-/// Spreads a frame's number.
-#[derive(Debug, Default)]
-struct FrameHasher(u64);
-
-impl Hasher for FrameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = mix(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0 = mix(u64::from(number));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// The copies of one guest's pages in frames.
 #[derive(Debug, Default)]
@@ -46,7 +23,7 @@ pub(super) struct Copies {
     /// The others, the oldest first.
     kept: Turns,
     /// By frame.
-    by_frame: ByFrame,
+    by_frame: HashMap<u32, Packed, RandomState>,
     /// Victims among them.
     victims: u64,
     /// The last turn that was given.
@@ -62,9 +39,9 @@ pub(crate) struct Copied {
     pub(crate) leaves: bool,
 }
 
-/// The same as it is kept: 24 bytes.
+/// The same in 24 bytes, and its turn.
 #[derive(Debug)]
-struct Kept {
+struct Packed {
     ticket: [u32; 2],
     slot: u32,
     checksum: u32,
@@ -73,7 +50,7 @@ struct Kept {
     leaves: bool,
 }
 
-impl Kept {
+impl Packed {
     fn new(turn: u32, copied: &Copied) -> Self {
         let Stored {
             tier,
@@ -132,14 +109,16 @@ impl Copies {
         } else {
             self.kept.push_back((frame, self.turn));
         }
-        let before = self.by_frame.insert(frame, Kept::new(self.turn, &copied))?;
+        let before = self
+            .by_frame
+            .insert(frame, Packed::new(self.turn, &copied))?;
         self.victims -= u64::from(before.leaves);
         Some(before.copied())
     }
 
     /// The copy of the page in this frame.
     pub(super) fn get(&self, frame: u32) -> Option<Copied> {
-        self.by_frame.get(&frame).map(Kept::copied)
+        self.by_frame.get(&frame).map(Packed::copied)
     }
 
     /// Forgets the copy of the page in this frame.
@@ -180,7 +159,7 @@ impl Copies {
     /// All copies, with their frames.
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, Copied)> {
         let copies = self.by_frame.iter();
-        copies.map(|(frame, kept)| (*frame, kept.copied()))
+        copies.map(|(frame, packed)| (*frame, packed.copied()))
     }
 
     /// Bytes of memory.
@@ -188,7 +167,7 @@ impl Copies {
         let turns = self.order.capacity() + self.kept.capacity();
         // A byte beside each place, of which one in eight stays empty.
         let places = self.by_frame.capacity() / 7 * 8;
-        turns * size_of::<(u32, u32)>() + places * (size_of::<(u32, Kept)>() + 1)
+        turns * size_of::<(u32, u32)>() + places * (size_of::<(u32, Packed)>() + 1)
     }
 
     /// Takes the oldest victim out.
@@ -205,7 +184,7 @@ impl Copies {
 }
 
 /// The first of `turns` that counts.
-fn pop(turns: &mut Turns, copies: &ByFrame) -> Option<u32> {
+fn pop(turns: &mut Turns, copies: &HashMap<u32, Packed, RandomState>) -> Option<u32> {
     loop {
         let turn = turns.pop_front()?;
         if is_turn(copies, turn) {
@@ -214,13 +193,14 @@ fn pop(turns: &mut Turns, copies: &ByFrame) -> Option<u32> {
     }
 }
 
-fn is_turn(copies: &ByFrame, (frame, turn): (u32, u32)) -> bool {
-    copies.get(&frame).is_some_and(|kept| kept.turn == turn)
+fn is_turn(copies: &HashMap<u32, Packed, RandomState>, (frame, turn): (u32, u32)) -> bool {
+    copies.get(&frame).is_some_and(|packed| packed.turn == turn)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::mix;
 
     fn copied(slot: u32, leaves: bool) -> Copied {
         Copied {

@@ -12,6 +12,9 @@
 //! to a slot, and becomes a *victim* (`victims.rs`), which is served from its frame as before; when
 //! the frame is wanted, its index word is changed to name the slot. So a put that needs a frame waits
 //! for no store as long as there are victims, and a get never waits for a page on its way.
+//!
+//! A page that is got comes up (`promote.rs`) if there is room, or if it was got lately before
+//! (`door.rs`). It may keep its slot as a copy, as victims do (`copies.rs`), and leave without a write.
 
 mod copies;
 mod demote;

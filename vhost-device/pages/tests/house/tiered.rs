@@ -2,14 +2,16 @@
 //! An engine with tiers below DRAM in memory, some guests with a swap area each, one worker, and the
 //! mover.
 
-use std::path::Path;
+#[path = "../files/slots.rs"]
+mod slots;
+
 use std::sync::Arc;
 
-use tmem_pages::slots::{Durability, SlotFile};
+use tmem_pages::slots::SlotFile;
 use tmem_pages::{
     Engine, EngineConfig, EngineFiles, GetMode, GetResult, Guest, GuestConfig, Layout, Mover,
-    ObjectId, PAGE_SIZE, PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult,
-    SlotStore, Step, Stores, Ticket, Worker,
+    ObjectId, PAGE_SIZE, PageBytes, PageIndex, Pool, PoolId, PoolKind, PoolSpec, PutResult, Step,
+    Stores, Ticket, Worker,
 };
 
 pub(crate) struct House {
@@ -26,13 +28,6 @@ pub(crate) fn page(guest: usize, number: u32) -> PageBytes {
     let mut page = [u8::try_from(guest).unwrap(); PAGE_SIZE];
     page[64..68].copy_from_slice(&(number ^ 0xffff_0000).to_le_bytes());
     page
-}
-
-/// Slots in a file without a name.
-fn on_file(slots: u32) -> Arc<dyn SlotStore> {
-    let file = tempfile::tempfile().unwrap();
-    let opened = SlotFile::open(file.into(), Path::new("slots"), slots, Durability::Process);
-    Arc::new(opened.unwrap().0)
 }
 
 /// A guest's swap area.
@@ -61,7 +56,7 @@ impl House {
     pub(crate) fn on_file([frames, pm, remote]: [u32; 3], grants: &[u32]) -> Self {
         let remote = (remote > 0).then(|| Arc::new(SlotFile::memory(remote).unwrap()) as _);
         let stores = Stores {
-            pm: Some(on_file(pm)),
+            pm: Some(Arc::new(slots::on_file(pm))),
             remote,
             keep_over_reboot: false,
         };
