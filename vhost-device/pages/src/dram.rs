@@ -195,10 +195,16 @@ impl Shared {
         self.wake_mover();
     }
 
-    /// Calls the mover, unless it is on its way.
+    /// Calls the mover, if it may have pages to move.
     pub(crate) fn wake_mover(&self) {
-        if self.is_tiered()
-            && !self.dram.awake.swap(true, Ordering::Relaxed)
+        if self.is_tiered() {
+            self.call_mover();
+        }
+    }
+
+    /// Calls the mover, unless it is on its way.
+    pub(crate) fn call_mover(&self) {
+        if !self.dram.awake.swap(true, Ordering::Relaxed)
             && let Some(waker) = &*self.dram.waker.lock()
         {
             waker();
@@ -250,6 +256,9 @@ impl Shared {
         let more = withheld.len().saturating_sub(beyond);
         if more > 0 {
             self.free.absorb(withheld.take_low(more));
+            if withheld.len() == 0 {
+                self.gathered.lock().take_back();
+            }
         }
     }
 
@@ -258,7 +267,13 @@ impl Shared {
         let mut withheld = self.dram.withheld.lock();
         let beyond = (self.dram.frames_max - self.dram.limit.load(Ordering::Relaxed)) as usize;
         let taken = self.free.take_end(beyond.saturating_sub(withheld.len()));
-        taken.visit_runs(|frames| self.frames.mapping().discard(frames));
+        if taken.len() > 0 {
+            let mut gathered = self.gathered.lock();
+            taken.visit_runs(|frames| {
+                gathered.give_back(&frames);
+                self.frames.mapping().discard(frames);
+            });
+        }
         let count = taken.len();
         withheld.absorb(taken);
         count

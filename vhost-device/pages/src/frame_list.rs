@@ -2,6 +2,8 @@
 //! A list of frames that nobody uses. Neighbours that were never apart are kept as a run, so that an
 //! engine that may grow does not pay for the frames that it has not.
 
+use std::ops::Range;
+
 use crate::sys::{OwnedFrame, OwnedRun};
 
 /// Shorter runs are kept as single frames: a run takes as much memory as two of them.
@@ -102,6 +104,11 @@ impl FrameList {
         taken
     }
 
+    /// The numbers of the run that is taken from next, when there are no single frames.
+    pub(crate) fn next_run(&self) -> Option<Range<u32>> {
+        self.runs.last().map(OwnedRun::numbers)
+    }
+
     /// Calls `seen` with the number of each frame.
     pub(crate) fn visit(&self, mut seen: impl FnMut(u32)) {
         self.singles.iter().for_each(|frame| seen(frame.number().0));
@@ -109,7 +116,7 @@ impl FrameList {
     }
 
     /// Calls `seen` with the numbers of neighbouring frames.
-    pub(crate) fn visit_runs(&self, mut seen: impl FnMut(std::ops::Range<u32>)) {
+    pub(crate) fn visit_runs(&self, mut seen: impl FnMut(Range<u32>)) {
         for frame in &self.singles {
             seen(frame.number().0..frame.number().0 + 1);
         }

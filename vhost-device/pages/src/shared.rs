@@ -20,7 +20,7 @@ use crate::limbo::Limbo;
 use crate::pool::Pool;
 use crate::replacement::{Event, Policies};
 use crate::sys::{INDEXED, OwnedFrame};
-use crate::tier::{Door, LOWER, Lower, LowerTier};
+use crate::tier::{Door, Gathered, LOWER, Lower, LowerTier};
 
 /// Frames that a flush of many pages collects before it gives them back.
 pub(crate) const FLUSH_BULK: u32 = 32;
@@ -68,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) dram: Dram,
     pub(crate) door: Door,
     pub(crate) late: Late,
+    pub(crate) gathered: Mutex<Gathered>,
     /// The last to go: the files are this engine's until they are unmapped.
     _claim: Claim,
 }
@@ -112,6 +113,7 @@ impl Shared {
             dram: Dram::new(counts.frames),
             door: Door::new(counts.frames),
             late: Late::new(counts.workers),
+            gathered: Mutex::default(),
             _claim: claim,
         }
     }
@@ -164,6 +166,9 @@ impl Shared {
     /// A frame for a put, from wherever there is one.
     pub(crate) fn find_frame(&self, worker: u16) -> Option<OwnedFrame> {
         if let Some(frame) = self.free.take(worker) {
+            if self.free.nears_window() {
+                self.call_mover();
+            }
             return Some(frame);
         }
         if self.is_tiered() {

@@ -193,6 +193,35 @@ impl Region {
         let _ = unsafe { madvise(base, self.bytes.get(), advice) };
     }
 
+    /// Has the kernel put window `window`, of [`HUGE_BYTES`], into one huge page.
+    fn gather(&self, window: usize) -> io::Result<()> {
+        self.advise_window(window, HUGE_BYTES, libc::MADV_COLLAPSE)
+    }
+
+    /// Has the first page of a window be there: where nothing is, the kernel gathers nothing.
+    fn fault_in(&self, window: usize) -> io::Result<()> {
+        self.advise_window(window, PAGE_SIZE, libc::MADV_POPULATE_READ)
+    }
+
+    /// Gives advice that leaves the contents as they are on the first `bytes` of a window.
+    fn advise_window(&self, window: usize, bytes: usize, advice: libc::c_int) -> io::Result<()> {
+        let at = window.checked_mul(HUGE_BYTES);
+        let end = at.and_then(|at| at.checked_add(HUGE_BYTES));
+        let (Some(at), true) = (at, end.is_some_and(|end| end <= self.bytes.get())) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        assert!(bytes <= HUGE_BYTES);
+        // SAFETY: the offset is inside the mapping, as just checked.
+        let start = unsafe { self.base.add(at) };
+        // SAFETY: the range is inside the mapping, and the advice leaves its contents as they are.
+        let failed = unsafe { libc::madvise(start.as_ptr().cast(), bytes, advice) };
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
     /// The `count` values that begin at `at`.
     fn area<T: Plain>(&self, at: usize, count: usize) -> Area<T> {
         let bytes = count.checked_mul(size_of::<T>());
@@ -301,6 +330,8 @@ pub(crate) struct Mapping {
     slots: [SlotAreas; LOWER],
     leaves: Area<Leaf>,
     frames: Region,
+    /// Huge pages are to be asked for.
+    gathers_frames: bool,
     map: Region,
 }
 
@@ -320,7 +351,11 @@ impl Mapping {
     ) -> io::Result<Self> {
         let map = Region::aligned(map, layout.bytes)?;
         let block = huge.unwrap_or(PAGE_SIZE);
-        let frames = Region::new(frames, layout.frames_bytes(block), huge.is_some())?;
+        let frames_bytes = layout.frames_bytes(block);
+        let frames = match huge {
+            Some(_) => Region::new(frames, frames_bytes, true)?,
+            None => Region::aligned(frames, frames_bytes)?,
+        };
         // A kernel without huge pages for this file says no.
         frames.advise(Advice::LinuxHugepage);
         let slots = layout.counts.slots() as usize;
@@ -336,6 +371,7 @@ impl Mapping {
             leaves: map.area(layout.leaves_at, layout.region_leaves * slots),
             layout,
             frames,
+            gathers_frames: huge.is_none(),
             map,
         })
     }
@@ -346,21 +382,22 @@ impl Mapping {
     /// # Errors
     /// The kernel's: no huge page to be had, or none for such a file.
     pub(crate) fn gather_window(&self, window: usize) -> io::Result<()> {
-        let at = window.checked_mul(HUGE_BYTES);
-        let end = at.and_then(|at| at.checked_add(HUGE_BYTES));
-        let (Some(at), true) = (at, end.is_some_and(|end| end <= self.map.bytes.get())) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        // SAFETY: the offset is inside the mapping, as just checked.
-        let start = unsafe { self.map.base.add(at) };
-        // SAFETY: the range is inside the mapping, and the advice leaves its contents as they are.
-        let failed =
-            unsafe { libc::madvise(start.as_ptr().cast(), HUGE_BYTES, libc::MADV_COLLAPSE) };
-        if failed == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        self.map.gather(window)
+    }
+
+    /// Frames could come in huge pages, and do not of themselves.
+    pub(crate) fn may_gather_frames(&self) -> bool {
+        self.gathers_frames
+    }
+
+    /// The same of the frames, of which none needs to have memory yet.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn gather_frames(&self, window: u32) -> io::Result<()> {
+        let window = window as usize;
+        self.frames.fault_in(window)?;
+        self.frames.gather(window)
     }
 
     /// Takes every frame out of the hands that a dead process left it in: those that `used` names

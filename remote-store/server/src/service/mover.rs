@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The thread that moves pages to the PM file and back.
+//! The thread that moves pages to the PM file and back, and has the kernel make huge pages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,22 +47,20 @@ pub(super) struct MoverThread {
 }
 
 impl MoverThread {
-    /// Starts it, if the store has a PM file.
-    pub(super) fn start(store: &Arc<Store>) -> Result<Option<Self>, ServiceError> {
+    /// Starts it.
+    pub(super) fn start(store: &Arc<Store>) -> Result<Self, ServiceError> {
         let bell = Arc::new(Bell::default());
         let ring = Arc::clone(&bell);
-        let Some(mover) = store.mover(Box::new(move || ring.ring()))? else {
-            return Ok(None);
-        };
+        let mover = store.mover(Box::new(move || ring.ring()))?;
         let (heard, engine) = (Arc::clone(&bell), Arc::clone(store.engine()));
         let thread = std::thread::Builder::new()
             .name("mover".into())
             .spawn(move || run(&engine, mover, &heard))
             .map_err(trying("start the mover's thread"))?;
-        Ok(Some(Self {
+        Ok(Self {
             bell,
             thread: Some(thread),
-        }))
+        })
     }
 }
 

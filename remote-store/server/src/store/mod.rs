@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tmem_pages::slots::Durability;
-use tmem_pages::{Engine, EngineConfig, Mover, Recovery, Tier, Worker};
+use tmem_pages::{Engine, EngineConfig, Mover, Recovery, Worker};
 
 pub use counters::Totals;
 pub(crate) use counters::{Asked, BUCKETS, KINDS, Kind, bucket_bound};
@@ -246,15 +246,13 @@ impl Store {
         &self.config.limits
     }
 
-    /// What moves pages to the PM file and back, for a thread of the caller's to run, if there is one.
+    /// What moves pages to the PM file and back, if there is one, and memory into huge pages, for a
+    /// thread of the caller's to run.
     ///
     /// # Errors
     /// [`StoreError::Worker`] if somebody has it.
-    pub fn mover(&self, waker: Box<dyn Fn() + Send>) -> Result<Option<Mover>, StoreError> {
-        if self.engine.tier(Tier::Pm).is_none() {
-            return Ok(None);
-        }
-        Ok(Some(self.engine.mover(waker)?))
+    pub fn mover(&self, waker: Box<dyn Fn() + Send>) -> Result<Mover, StoreError> {
+        Ok(self.engine.mover(waker)?)
     }
 
     /// Every connection says goodbye with this text, and ends; so does every later one.

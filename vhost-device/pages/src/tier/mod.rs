@@ -19,6 +19,7 @@
 mod copies;
 mod demote;
 mod door;
+mod gather;
 mod mover;
 mod promote;
 mod resize;
@@ -38,6 +39,7 @@ use crate::slots::SlotError;
 
 pub(crate) use demote::DEMOTE_BATCH;
 pub(crate) use door::Door;
+pub(crate) use gather::{Gathered, window_ahead};
 pub use mover::{Mover, Step};
 pub(crate) use promote::{Fetched, From};
 pub use resize::ResizeError;

@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::shared::{Evicted, Shared};
 use crate::slots::SlotHeader;
 use crate::tier::demote::header_flags;
+use crate::tier::gather::Gather;
 use crate::tier::promote::{Fetched, kept_max};
 use crate::tier::victims::Released;
 use crate::tier::{Lower, LowerTier};
@@ -32,43 +33,6 @@ const DEMOTE_PAGES: usize = 256;
 /// Pages of lower tiers that are listed at a time.
 const LIST_PAGES: usize = 4096;
 
-/// Steps without an attempt after the kernel had no huge page; each time twice as many, up to this.
-const GATHER_PAUSE_MAX: u32 = 1 << 10;
-
-/// Gathers the words of large dense pools into huge pages, one at a time, when nothing else is to be
-/// done.
-#[derive(Debug, Default)]
-struct Gather {
-    /// Steps until the next attempt, and how many they were the last time.
-    pause: u32,
-    last: u32,
-}
-
-impl Gather {
-    fn step(&mut self, shared: &Shared) -> Step {
-        if self.pause > 0 {
-            self.pause -= 1;
-            return Step::Idle;
-        }
-        let pools = shared.all_pools();
-        let next = pools
-            .iter()
-            .find_map(|pool| pool.index.gather(&shared.frames));
-        match next {
-            None => Step::Idle,
-            Some(true) => {
-                self.last = 0;
-                Step::Busy
-            }
-            Some(false) => {
-                self.last = (2 * self.last).clamp(1, GATHER_PAUSE_MAX);
-                self.pause = self.last;
-                Step::Idle
-            }
-        }
-    }
-}
-
 /// Whether there is more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -76,6 +40,12 @@ pub enum Step {
     Busy,
     /// Nothing is to be done now.
     Idle,
+}
+
+impl Step {
+    fn of(busy: bool) -> Self {
+        if busy { Self::Busy } else { Self::Idle }
+    }
 }
 
 /// Moves pages between tiers, in the background.
@@ -122,7 +92,7 @@ impl Mover {
         let shared = Arc::clone(&self.shared);
         shared.mover_is_awake();
         if !shared.is_tiered() {
-            return self.gather.step(&shared);
+            return Step::of(self.gather.step(&shared, idle));
         }
         if !self.adopted {
             self.adopted = true;
@@ -139,11 +109,7 @@ impl Mover {
         if !busy {
             busy = (shared.lower.iter().flatten()).any(|tier| tier.store.tidy());
         }
-        if busy {
-            Step::Busy
-        } else {
-            self.gather.step(&shared)
-        }
+        Step::of(busy || self.gather.step(&shared, idle))
     }
 
     /// Keeps frames free, and victims ready.

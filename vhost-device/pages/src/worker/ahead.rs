@@ -43,6 +43,16 @@ impl Worker {
         }
     }
 
+    /// Has the processor fetch what a put looks at of the page that it takes the place of, whose index
+    /// word is there, or nearly.
+    #[inline]
+    pub(super) fn begin_to_replace(&self, pool: &Pool, index: PageIndex) {
+        let frames = &self.shared.frames;
+        if let Entry::Frame(frame) = pool.index.glance(frames, index) {
+            prefetch(frames.mapping().entry(frame));
+        }
+    }
+
     /// Has the processor fetch the frame of a page whose index word is there, or nearly.
     #[inline]
     fn begin(&self, pool: &Pool, index: PageIndex) {

@@ -94,6 +94,8 @@ impl Worker {
         if pool.account.is_frozen() {
             return self.refuse(&page, PutResult::RefusedFrozen);
         }
+        // Both waits for memory are over while the page is copied and summed.
+        pool.index.prefetch(&self.shared.frames, index);
         let hand = self.hand.take();
         let Some(mut frame) = hand.or_else(|| self.shared.find_frame(self.number)) else {
             return self.refuse(&page, PutResult::RefusedFull);
@@ -103,6 +105,7 @@ impl Worker {
             self.hold(frame);
             return PutResult::Fault;
         }
+        self.begin_to_replace(pool, index);
         if expected.is_some_and(|expected| checksum::of(bytes) != expected) {
             self.hold(frame);
             return PutResult::BadSum;
