@@ -2,7 +2,8 @@
 //! One more copy of a page: for a repair, a drain, a rebalancing, or because a write left it for later.
 //!
 //! While a page is copied it may be written anew or invalidated. The slot's version, noted before the
-//! page is read, tells: the table then stays as it is, and the copy that was made is flushed.
+//! page is read, tells: the table then stays as it is, and the copy that was made is flushed, or left to
+//! a sweep if a write may still name it.
 
 use std::rc::Rc;
 
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 use super::hands::{Copied, Hands, NoPage, NotTaken};
 use crate::connect::Connector;
 use crate::control::{CopyResult, MemberNo, Random};
-use crate::shared::Flush;
+use crate::shared::{Flush, Note};
 
 /// What is to be copied.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,12 @@ impl<C: Connector> Hands<C> {
         let copying = self.begin_copying(slot, to);
         let generation = copied.generation;
         let flush = |members| {
+            if generation >= self.shared.settled_below() {
+                // What was read is of a write under way, which may have put it there as well, and name
+                // it in a moment.
+                MemberNo::all_in(members).for_each(|to| self.shared.note(Note::Sweep(to)));
+                return;
+            }
             self.flush(&[Flush {
                 slot,
                 generation,

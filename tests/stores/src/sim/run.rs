@@ -327,6 +327,10 @@ impl Run {
                 self.sim.crash(name.as_str());
                 let ended = self.stores[store].ended(hurt == Hurt::Crash);
                 ended.map_err(text)?;
+                if hurt == Hurt::Crash && self.plan.mode == Mode::Beyond {
+                    // A put from before would bring back what its client rightly counts as lost.
+                    self.weather.forget(store);
+                }
             }
             Hurt::Noise(one_in) => self.weather.set_noise(store, one_in),
             Hurt::Again(one_in) => self.weather.set_again(store, one_in),

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
-use tmem_remote_protocol::HEADER_LEN;
+use tmem_remote_protocol::{HEADER_LEN, pool};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::random::Random;
@@ -64,6 +64,11 @@ impl Weather {
         self.0[store].again.store(one_in, Ordering::Relaxed);
     }
 
+    /// What was said to a store until now is not said again.
+    pub(crate) fn forget(&self, store: usize) {
+        self.0[store].remembered.lock().clear();
+    }
+
     /// A client's connection to a store, in its weather.
     pub(crate) fn around<S>(&self, client: usize, store: usize, inner: S) -> Stream<S> {
         Stream {
@@ -102,6 +107,7 @@ impl Sky {
         if !frame
             .get(KIND_AT)
             .is_some_and(|kind| CHANGES.contains(kind))
+            || pool_of(frame) == Some(pool::EPHEMERAL)
         {
             return Vec::new();
         }
@@ -182,6 +188,15 @@ impl<S: AsyncWrite + Unpin> Stream<S> {
             self.frame.clear();
         }
     }
+}
+
+/// The pool of a change.
+///
+/// Changes to the ephemeral pool are not said again: nobody keeps a table of its pages, so a put that comes
+/// once more behind its flush would be the newest. Only who can write into a connection can do that.
+fn pool_of(frame: &[u8]) -> Option<u32> {
+    let first = frame.get(HEADER_LEN..HEADER_LEN + 4)?;
+    first.try_into().ok().map(u32::from_le_bytes)
 }
 
 /// Prints what is said of one page, for whoever looks for a mistake: `TMEM_SIM_WATCH=CLIENT:SLOT`.
@@ -316,6 +331,17 @@ mod tests {
         let sent = [get.clone(), put.clone(), get.clone()].concat();
         let expected = [get.clone(), put.clone(), put, get].concat();
         assert_eq!(through(&weather, &sent), expected);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_said_again() {
+        let weather = Weather::new(1, 1);
+        let (first, second) = (frame(0x10, &[1; 100]), frame(0x10, &[2; 100]));
+        assert_eq!(through(&weather, &first), first);
+        weather.forget(0);
+        weather.set_again(0, 1);
+        let expected = [second.clone(), second.clone()].concat();
+        assert_eq!(through(&weather, &second), expected);
     }
 
     #[test]

@@ -133,10 +133,13 @@ impl Gather {
             self.pause -= 1;
             return false;
         }
-        let gathered = shared.gather_frames(idle).or_else(|| {
+        let mut gathered = shared.gather_frames(idle);
+        if gathered != Some(true) {
+            // The words may be in another file, for which there are some.
             let pools = shared.all_pools();
-            (pools.iter()).find_map(|pool| pool.index.gather(&shared.frames))
-        });
+            let words = (pools.iter()).find_map(|pool| pool.index.gather(&shared.frames));
+            gathered = words.or(gathered);
+        }
         match gathered {
             None => false,
             Some(true) => {
