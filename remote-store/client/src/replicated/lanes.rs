@@ -73,6 +73,11 @@ impl Call {
             is_new: false,
         }
     }
+
+    /// It went out on a connection from before, which may have died with nobody to notice.
+    pub(crate) fn used_old_connection(&self) -> bool {
+        !self.is_new
+    }
 }
 
 /// See the module's head.

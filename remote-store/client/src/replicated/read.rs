@@ -124,6 +124,8 @@ impl<C: Connector> Session<C> {
         let mut waiting = order.into_iter().take(count).flatten().peekable();
         // Those to whom it is too early to connect again: a page is not given up only for that.
         let mut put_off = 0;
+        // Those that were silent on a connection from before: a page is not given up before a new one.
+        let mut silent = 0;
         let request = GetEntry::new(pool::PERSISTENT, slot);
         let mut calls: Vec<Call> = Vec::new();
         let mut hedge_at = None;
@@ -132,8 +134,9 @@ impl<C: Connector> Session<C> {
         loop {
             if calls.is_empty() {
                 let next = waiting.next().or_else(|| {
-                    let member = MemberNo::all_in(put_off).next()?;
+                    let member = MemberNo::all_in(put_off | silent).next()?;
                     put_off &= !member.bit();
+                    silent &= !member.bit();
                     self.lanes.make_due(member);
                     Some(member)
                 });
@@ -199,6 +202,9 @@ impl<C: Connector> Session<C> {
                         let error = LaneError::Timeout(limit);
                         why = format!("store {}: {error}", call.member);
                         self.lanes.fail(&self.view, call.member, &error);
+                        if call.used_old_connection() {
+                            silent |= call.member.bit() & self.view.good();
+                        }
                         limit = self.patience(calls.len() + waiting.clone().count());
                     }
                     if hedge_at.is_some_and(|at| at <= now) && !calls.is_empty() {
