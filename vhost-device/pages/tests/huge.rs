@@ -113,7 +113,26 @@ fn cannot() -> Option<String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split('.').map_while(|part| part.parse().ok());
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    (version < (6, 1)).then(|| format!("Linux {} gathers none on request", release.trim()))
+    if version < (6, 1) {
+        return Some(format!("Linux {} gathers none on request", release.trim()));
+    }
+    let shared = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    if shared.is_ok_and(|modes| modes.contains("[deny]")) {
+        return Some("huge pages are denied to shared memory (shmem_enabled)".into());
+    }
+    let free = free_huge_pages().filter(|free| *free < 64)?;
+    Some(format!("only {free} huge pages are free in one piece"))
+}
+
+/// Huge pages that are free now, if the kernel tells: the last columns are blocks of 2 and 4 MiB.
+fn free_huge_pages() -> Option<u64> {
+    let zones = fs::read_to_string("/proc/buddyinfo").ok()?;
+    let of_zone = |zone: &str| {
+        let mut columns = zone.split_whitespace().rev();
+        let mut blocks = || columns.next()?.parse::<u64>().ok();
+        Some(2 * blocks()? + blocks()?)
+    };
+    zones.lines().map(of_zone).sum()
 }
 
 #[test]

@@ -336,12 +336,22 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_not_said_again() {
         let weather = Weather::new(1, 1);
-        let (first, second) = (frame(0x10, &[1; 100]), frame(0x10, &[2; 100]));
-        assert_eq!(through(&weather, &first), first);
+        // So many that one of them would be chosen.
+        let before = frame(0x10, &[2; 100]).repeat(REMEMBERED - 1);
+        assert_eq!(through(&weather, &before), before);
         weather.forget(0);
         weather.set_again(0, 1);
-        let expected = [second.clone(), second.clone()].concat();
-        assert_eq!(through(&weather, &second), expected);
+        let put = frame(0x10, &[3; 100]);
+        assert_eq!(through(&weather, &put), put.repeat(2));
+    }
+
+    #[test]
+    fn changes_of_ephemeral_pages_are_said_once() {
+        let weather = Weather::new(1, 1);
+        weather.set_again(0, 1);
+        let body = [pool::EPHEMERAL.to_le_bytes(), [7; 4]].concat();
+        let sent = [frame(0x10, &body), frame(0x12, &body)].concat();
+        assert_eq!(through(&weather, &sent), sent);
     }
 
     #[test]

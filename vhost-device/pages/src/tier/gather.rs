@@ -4,8 +4,8 @@
 //! engine misses the processor's translation buffer.
 //!
 //! *Frames* that are about to be used for the first time come in huge pages: one allocation then takes
-//! the place of 512 faults, and nothing is copied. It takes no more memory than two huge pages, and none
-//! beyond DRAM's limit. Where frames are used faster than the mover comes along, it copies what is there
+//! the place of 512 faults, and nothing is copied. A huge page and a half, at most, is not used yet then,
+//! and none is beyond DRAM's limit. Where frames are used faster than the mover comes along, it copies what is there
 //! into huge pages later, when nobody asks for anything. *The words of large dense pools* are gathered
 //! once they are all there.
 
